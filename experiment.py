@@ -1,0 +1,163 @@
+"""One experiment: a prompt over the inputs, its responses scored, and the record of it.
+
+The prompt goes out as the system message and the task as the user message: that is how people will use the winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TypeVar
+
+from client import Client, Usage
+from history import History
+from program import Input, Program
+from results import Experiment, Trial
+from scorer import Score, judge_labels, needs_judge, score
+
+AT_ONCE = 8  # calls side by side within one experiment
+
+NEW_SERIES = (
+    "the task, the inputs, the model or the judged criteria changed: a new series begins in the same file, "
+    "with the best prompt of the series before as its first proposal"
+)
+RESCORED = (
+    "the criteria changed: {} stored experiments were scored again at no cost; "
+    "the leader now has {:.2f}: {:.120}"
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Response:
+    given: Input
+    text: str
+    finish: str
+
+
+def run_experiment(
+    client: Client,
+    program: Program,
+    prompt: str,
+    passes: int = 1,
+    spent: Usage | None = None,
+    *,
+    inputs: Sequence[Input] | None = None,
+    at_once: int = AT_ONCE,
+) -> list[Response]:
+    """`passes` responses to each input, pass after pass in the order of the inputs; all of them, or an error."""
+
+    def respond(given: Input) -> Response:
+        reply = client.generate_response(prompt, program.question(given), role="task", spent=spent)
+        return Response(given, reply.text, reply.finish_reason)
+
+    return _side_by_side(respond, list(inputs or program.inputs) * passes, at_once)
+
+
+def score_responses(
+    client: Client,
+    program: Program,
+    responses: Sequence[Response],
+    spent: Usage | None = None,
+    *,
+    at_once: int = AT_ONCE,
+) -> list[Trial]:
+    """Each response as a scored trial, in the same order; raises ScoreError, and what the client raises."""
+
+    def trial(response: Response) -> Trial:
+        return _trial(response, score(client, program, response.given, response.text, spent))
+
+    return _side_by_side(trial, responses, at_once if needs_judge(program) else 1)
+
+
+def _trial(response: Response, mark: Score) -> Trial:
+    return Trial(
+        response.given.text, response.text, mark.value, mark.criteria, mark.reason, response.finish
+    )
+
+
+def _side_by_side(
+    function: Callable[[Item], Result], items: Sequence[Item], at_once: int
+) -> list[Result]:
+    if min(at_once, len(items)) <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(at_once, len(items))) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:  # after an error the rest of the panel is of no use
+                future.cancel()
+
+
+def scored(experiment: Experiment, trials: Iterable[Trial]) -> Experiment:
+    """The record with these trials: their mean as its score, the response that lies nearest to it on top."""
+    trials = tuple(trials)
+    mean = fmean(trial.score for trial in trials)
+    typical = min(trials, key=lambda trial: abs(trial.score - mean))
+    return replace(experiment, trials=trials, score=mean, response=typical.response)
+
+
+def open_history(
+    experiments: Sequence[Experiment],
+    program: Program,
+    models: Mapping[str, str],
+    temperature: float,
+) -> tuple[History, list[str]]:
+    """The history of this program's series in the file, and a line for whatever the person should know of it.
+
+    Records scored by other criteria are scored again where rules, or marks that a judge gave before, suffice. Where
+    there are none of this series, the first proposal will test the best prompt of the series before it.
+    """
+    digest, criteria = program.digest(models["task"], temperature), program.criteria_digest()
+    deterministic = temperature == 0 and not needs_judge(program)
+    series: list[Experiment] = []
+    before: list[Experiment] = []
+    again = 0
+    for experiment in experiments:
+        if experiment.program == digest and (experiment.criteria == criteria or experiment.score is None):
+            series.append(experiment)
+        elif experiment.program == digest and (same := rescore(program, experiment, models["judge"])):
+            series.append(same)
+            again += 1
+        elif not series:
+            before.append(experiment)
+    inherited = _best_prompt(before)
+    history = History(series, deterministic=deterministic, inherited=inherited)
+    notices = []
+    if inherited is not None and history.leader is None:
+        notices.append(NEW_SERIES)
+    if again and history.leader:
+        notices.append(
+            RESCORED.format(again, history.leader.estimate, " ".join(history.leader.prompt.split()))
+        )
+    return history, notices
+
+
+def _best_prompt(experiments: Sequence[Experiment]) -> str | None:
+    """The leader of the latest series among these records; None when nothing in them is scored."""
+    done = [e for e in experiments if e.score is not None and e.kind != "ablation"]
+    last = done[-1:]
+    same = [e for e in done if (e.program, e.criteria) == (last[0].program, last[0].criteria)]
+    leader = History(same).leader
+    return leader.prompt if leader else None
+
+
+def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:
+    """The experiment under the program's present criteria; None where a judge would have to be asked."""
+    inputs = {given.text: given for given in (*program.inputs, *program.held_out)}
+    labels = judge_labels(program)
+    if labels and experiment.models.get("judge") != judge:
+        return None
+    trials = []
+    for trial in experiment.trials:
+        given = inputs.get(trial.input)
+        if given is None or not set(labels) <= set(trial.criteria):
+            return None
+        mark = score(None, program, given, trial.response, judged=trial.criteria)
+        trials.append(_trial(Response(given, trial.response, trial.finish), mark))
+    return scored(experiment, trials) if trials else None

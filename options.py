@@ -1,0 +1,168 @@
+"""What a person can set: the command line, the environment and .env."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from client import BASE_URL, TEMPERATURES, Client
+
+ITERATIONS = 250
+REPORT_EVERY = 25
+WORKERS = 1  # chosen by measurement: tests/benchmark_search.py
+PATIENCE = 30.0  # minutes
+
+DESCRIPTION = """\
+Finds the best system prompt for the task in program.md: an agent proposes a prompt, the model under test
+answers with it, the answer is scored, and the record goes into results.json. Stop it whenever you like:
+the same command goes on where it stopped."""
+EPILOG = "The key and the models are set in .env; .env.example explains each line."
+NO_KEY = (
+    "no API key: set NEBIUS_API_KEY in .env (copy .env.example) or in the environment; "
+    "python main.py --demo needs none"
+)
+
+
+class SettingError(Exception):
+    """An option or a variable that cannot be used: says which, its value and what it takes."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; --help lists the options\n")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options; exits with code 2 and one line on stderr where they cannot be read."""
+    parser = _Parser(
+        prog="python main.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False
+    )
+    _add_run_options(parser.add_argument_group("the run"))
+    _add_limits(parser.add_argument_group("limits of this start, checked between experiments"))
+    _add_commands(parser.add_argument_group("instead of a run"))
+    options = parser.parse_args(argv)
+    if options.demo and options.results:
+        parser.error("--demo writes demo-results.json; leave out --results")
+    options.results = options.results or Path(
+        "demo-results.json" if options.demo else "results.json"
+    )
+    return options
+
+
+def _add_run_options(group: Any) -> None:
+    add = group.add_argument
+    add("--program", type=Path, default=Path("program.md"), metavar="FILE",
+        help="what you want (default: program.md)")  # fmt: skip
+    add("--results", type=Path, metavar="FILE", help="the records (default: results.json)")
+    add("--iterations", type=_positive, default=ITERATIONS, metavar="N",
+        help=f"proposals in all, over every start (default: {ITERATIONS})")  # fmt: skip
+    add("--report-every", type=_positive, default=REPORT_EVERY, metavar="N",
+        help=f"experiments from report to report (default: {REPORT_EVERY})")  # fmt: skip
+    add("--workers", type=_positive, default=WORKERS, metavar="N",
+        help=f"experiments in flight (default: {WORKERS})")  # fmt: skip
+    add("--no-confirm", action="store_true", help="end without fresh samples of the best prompts")
+    add("--stop-when-solved", action="store_true",
+        help="end when the leader cannot be told from a full score")  # fmt: skip
+    shown = group.add_mutually_exclusive_group()
+    shown.add_argument("--verbose", action="store_true", help="print prompts and responses whole")
+    shown.add_argument("--quiet", action="store_true", help="print reports and errors only")
+
+
+def _add_limits(group: Any) -> None:
+    add = group.add_argument
+    add("--max-cost", type=_amount, metavar="USD", help="stop when this much is spent")
+    add("--max-tokens", type=_positive, metavar="N", help="stop when so many tokens are used")
+    add("--max-hours", type=_amount, metavar="H", help="stop after this time")
+    add("--patience", type=_amount, default=PATIENCE, metavar="MIN",
+        help=f"stop after so long without a success (default: {PATIENCE:g} minutes)")  # fmt: skip
+
+
+def _add_commands(group: Any) -> None:
+    only = group.add_mutually_exclusive_group()
+    add = only.add_argument
+    add("--demo", action="store_true", help="run against a simulated model: no key, no network")
+    add("--check", action="store_true",
+        help="one real call, what the run will cost, a stress test of the scoring; changes no file")  # fmt: skip
+    add("--report", action="store_true", help="print the report and write the page, from the file")
+    add("--ablate", action="store_true", help="measure what each sentence of the winner is worth")
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def client_from_environment(options: argparse.Namespace) -> Client:
+    """The client as .env and the environment set it, the environment first; raises SettingError."""
+    given = environment()
+    if "NEBIUS_API_KEY" not in given:
+        raise SettingError(NO_KEY)
+    shared = given.get("NEBIUS_MODEL")
+    models = {
+        "task": shared,
+        "agent": given.get("NEBIUS_AGENT_MODEL", shared),
+        "judge": given.get("NEBIUS_JUDGE_MODEL", shared),
+    }
+    return Client(
+        given["NEBIUS_API_KEY"],
+        given.get("NEBIUS_BASE_URL", BASE_URL),
+        {role: model for role, model in models.items() if model},
+        temperature=task_temperature(given),
+        max_tokens=int(_number(given, "NEBIUS_MAX_TOKENS", 4096, 1, 10_000_000)),
+        extra_body=_extra_body(given.get("NEBIUS_EXTRA_BODY", "{}")),
+        patience=options.patience * 60,
+        allow_http=given.get("NEBIUS_ALLOW_HTTP") == "1",
+    )
+
+
+def environment() -> dict[str, str]:
+    """The variables that are set to something, in .env or, first, in the environment."""
+    from dotenv import dotenv_values
+
+    try:
+        written = dotenv_values(".env")
+    except (OSError, UnicodeError) as error:
+        raise SettingError(f".env cannot be read: {error}") from error
+    sources = (written, os.environ)
+    return {k: v.strip() for source in sources for k, v in source.items() if v and v.strip()}
+
+
+def task_temperature(given: Mapping[str, str]) -> float:
+    return _number(given, "NEBIUS_TEMPERATURE", TEMPERATURES["task"], 0, 2)
+
+
+def _number(given: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    text = given.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise SettingError(f"{name} is {text!r}; it takes a number from {low:g} to {high:g}")
+    return value
+
+
+def _extra_body(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise SettingError(f"NEBIUS_EXTRA_BODY is {text!r}; it takes a JSON object")
+    return fields

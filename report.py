@@ -1,0 +1,682 @@
+"""What a person reads: a block per experiment, the report every 25, the last one, and report.html.
+
+On a terminal rich draws colour and a progress bar; anywhere else the same words are plain lines
+that grep reads. Prompts and responses are a model's words: nothing in them reaches a terminal as a
+command or a page as markup. Which prompt is best, and how sure that is, history.py decides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import io
+import json
+import os
+import re
+import secrets
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from confirmation import Confirmation, outcome
+from history import History, Standing
+from intervals import Interval
+from results import Experiment, Trial
+
+if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
+    from rich.console import Console
+    from rich.progress import Progress
+
+WIDTH = 100  # columns of the plain form
+INDENT = 12  # columns of the labels
+EXCERPT = 3  # lines shown of a prompt or a response, unless --verbose
+Z95 = 1.96  # half a 95 % interval, in standard deviations
+
+PAGE_TEXT = 11_000_000  # bytes of prompts and responses in report.html, of 20 MB in all
+PAGE_TRIALS = 60_000  # responses in report.html
+WINDOW = 25  # experiments in a rolling mean
+POINTS = 120  # points of a sparkline
+ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
+DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
+
+# C0, DEL, C1, bidi marks and overrides, line separators, lone surrogates, invisible tags; but not
+# the newline, nor the joiners that emoji and several scripts are written with.
+HIDDEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+    "\ufeff\U000e0000-\U000e007f]"
+)
+WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
+
+Row = tuple[str, str]  # label, text
+Part = tuple[str, str]  # text, style on a terminal
+
+
+# --- words and numbers ---
+
+
+def visible(text: str) -> str:
+    r"""`text` with all that a terminal would obey or hide as JSON escapes: ESC becomes \u001b."""
+    text = text.replace("\r\n", "\n").replace("\t", "    ")
+    return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def excerpt(text: str, length: int) -> str:
+    """`text` on one line of at most `length` characters."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= length else line[: length - 3].rstrip() + "..."
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def money(cost: float) -> str:
+    """US dollars, with digits enough that a small sum is not rounded to nothing."""
+    return f"${cost:,.2f}" if cost >= 1 or cost == 0 else f"${cost:.2g}"
+
+
+def margin(standing: Standing) -> float:
+    return Z95 * standing.deviation
+
+
+def estimate(standing: Standing) -> str:
+    passes = count(standing.samples, "pass", "passes")
+    return f"{standing.estimate:.2f} ± {margin(standing):.2f} from {passes}"
+
+
+def interval(of: Interval) -> str:
+    return f"{of.low:.2f} to {of.high:.2f}"
+
+
+def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
+    """Tokens and US dollars; one unknown price makes the sum of dollars unknown."""
+    billed = [e for e in experiments if e.tokens]
+    known = [e.cost for e in billed if e.cost is not None]
+    return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
+
+
+def shortest(found: Confirmation) -> str | None:
+    """The shorter prompt that does as well as the winner; None when the winner is the shortest."""
+    return found.shortest if len(found.shortest) < len(found.winner) else None
+
+
+# --- what the reports say, as rows ---
+
+
+def headline(found: Confirmation) -> str:
+    scores = f"{found.winner_score.mean:.2f}, the baseline {found.baseline_score.mean:.2f}"
+    if found.improved:
+        by = f"{found.difference.mean:.2f} better (95 % interval {interval(found.difference)})"
+        return f"The best prompt scores {scores}: {by}."
+    by = f"{found.difference.mean:+.2f} (95 % interval {interval(found.difference)})"
+    return f"No improvement over the baseline was shown: the best prompt scores {scores}; {by}."
+
+
+def confirmed_rows(found: Confirmation) -> Iterator[Row]:
+    inputs = "held-out inputs" if found.held_out else "the inputs of the search"
+    for label, score in ("winner", found.winner_score), ("baseline", found.baseline_score):
+        yield label, f"{score.mean:.2f} (95 % interval {interval(score)}), {score.samples} samples"
+    yield "samples", f"fresh, on {inputs}: no choice was made on them"
+    yield "believed", f"{found.believed:.2f} by the search, before the fresh samples"
+    yield "prompt", found.winner
+    if short := shortest(found):
+        yield "shortest", f"{len(short):,} characters instead of {len(found.winner):,}, not worse"
+        yield "", short
+
+
+def best_rows(history: History) -> Iterator[Row]:
+    leader, baseline = history.leader, history.baseline
+    if leader is None:
+        return
+    yield "best", f"{estimate(leader)}, first tried in iteration {leader.iteration}"
+    if baseline is not None:
+        yield "baseline", estimate(baseline)
+        yield "gain", f"{leader.estimate - baseline.estimate:+.2f} over the baseline"
+    yield "prompt", leader.prompt or "(empty)"
+
+
+def search_rows(history: History) -> Iterator[Row]:
+    if history.noise is not None:
+        tie = f"differences below {history.tie:.2f} are ties"
+        yield "noise", f"{history.noise:.2f} points from pass to pass; {tie}"
+    if history.saturated:
+        passed = ", ".join(history.passed_by_all())
+        easy = f"; everything passes {passed}" * bool(passed)
+        yield "saturated", f"the best cannot be told from 10{easy}: harder criteria would find more"
+    failed = [f"{n} {cause}" for cause, n in history.failures.most_common()]
+    yield "failed", f"{sum(history.failures.values())}" + (f": {'; '.join(failed)}" * bool(failed))
+    share = history.repeats / max(1, history.completed)
+    yield "repeats", f"{history.repeats} of {history.completed} ({share:.0%})"
+    tokens, cost = spent(history.experiments)
+    if tokens:
+        price = "" if cost is None else f", {money(cost)}"
+        yield "spent", count(tokens, "token") + price
+
+
+def strategy_rows(history: History) -> Iterator[Row]:
+    label = "strategies"
+    for line in history.strategies():
+        tried = count(line.experiments, "experiment")
+        leads = f"led {count(line.leads, 'time')}"
+        yield label, f"{line.name:<10} {tried:>17}   mean {line.mean:5.2f}   {leads}"
+        label = ""
+    if gain := history.history_gain():
+        seen = f"{gain.mean:+.2f} (95 % interval {interval(gain)})"
+        yield "memory", f"{seen} for proposals that saw the history, against fresh ones"
+
+
+def summary(
+    history: History, target: int, *, simulated: bool, seconds: float | None = None
+) -> list[Row]:
+    """The run as `key: value`, for grep: unknown values have no line, prompts are JSON strings.
+
+    `seconds` is the wall time per experiment.
+    """
+    tokens, cost = spent(history.experiments)
+    values: dict[str, Any] = {
+        "simulated": "yes" if simulated else "no",
+        "completed": history.completed,
+        "target": target,
+        "failed": sum(history.failures.values()),
+        "repeats": history.repeats,
+        "tokens": tokens or None,
+        "cost_usd": f"{cost:.6f}" if tokens and cost is not None else None,
+        "seconds_per_experiment": seconds,
+        "noise": history.noise,
+    }
+    for name, standing in ("baseline", history.baseline), ("best", history.leader):
+        if standing is not None:
+            values |= {f"{name}_score": standing.estimate, f"{name}_margin": margin(standing)}
+            values |= {f"{name}_passes": standing.samples}
+    if history.leader is not None:
+        values |= {"best_iteration": history.leader.iteration}
+        values |= {"best_prompt": json.dumps(history.leader.prompt, ensure_ascii=False)}
+    if found := outcome(history, history.completed):
+        values |= confirmed_values(found)
+    shown = {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}
+    return [(key, visible(str(value))) for key, value in shown.items() if value is not None]
+
+
+def confirmed_values(found: Confirmation) -> dict[str, Any]:
+    values: dict[str, Any] = {"improved": "yes" if found.improved else "no"}
+    scores = {
+        "confirmed": found.winner_score,
+        "confirmed_baseline": found.baseline_score,
+        "difference": found.difference,
+    }
+    for name, score in scores.items():
+        values |= {name: score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
+    values |= {"confirmed_samples": found.winner_score.samples, "believed": found.believed}
+    for name, prompt in ("confirmed_prompt", found.winner), ("shortest_prompt", found.shortest):
+        values[name] = json.dumps(prompt, ensure_ascii=False)
+    return values
+
+
+# --- the terminal ---
+
+
+def on_a_terminal() -> bool:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
+
+
+class Display:
+    """What a run prints. A context manager: inside, a terminal has a progress bar at the bottom.
+
+    Every method may be called from any thread.
+    """
+
+    def __init__(
+        self, *, target: int, verbose: bool = False, quiet: bool = False, simulated: bool = False
+    ) -> None:
+        self.target = target
+        self.verbose, self.quiet, self.simulated = verbose, quiet, simulated
+        self.console: Console | None = None
+        self.bar: Progress | None = None
+        self.started, self.ended = (
+            time.monotonic(),
+            0,
+        )  # of this run: the pace must not count others
+        self.billed, self.tokens = 0, 0  # experiments summed up so far, and their sums
+        self.cost: float | None = 0.0
+        self.lock = threading.RLock()
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a log that can be followed, in any encoding
+            sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+        if on_a_terminal():
+            from rich.console import Console
+
+            self.console = Console(highlight=False, markup=False, emoji=False)
+
+    def __enter__(self) -> Display:
+        self.started = time.monotonic()
+        if self.console is not None and not self.quiet:
+            self.bar = self._new_bar(self.console)
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def say(self, line: str) -> None:
+        """A notice; none when quiet."""
+        if not self.quiet:
+            self._line((visible(line), ""))
+
+    def wait(self, line: str) -> None:
+        """A wait for a retry: above the bar, or on stderr where that is not this terminal."""
+        if self.console is not None and sys.stderr.isatty():
+            self._line((visible(line), "yellow"))
+        else:
+            with self.lock:
+                print(visible(line), file=sys.stderr, flush=True)
+
+    def iteration(self, experiment: Experiment, history: History, took_lead: bool) -> None:
+        """The block of an experiment that has just ended, of any kind."""
+        with self.lock:
+            if experiment.kind == "baseline":
+                self.started = time.monotonic()  # all passes at once: not the pace of the others
+            elif experiment.kind == "proposal":
+                self.ended += 1
+            if not self.quiet:
+                self._block(experiment, took_lead)
+            self._advance(experiment, history)
+
+    def report(self, history: History, *, final: bool = False) -> None:
+        """The report so far or, when `final`, the last one; piped, that ends in `summary`."""
+        with self.lock:
+            done = f"{history.completed:,} of {count(self.target, 'experiment')}"
+            self._title(f"report, {done}" if final else f"after {done}")
+            found = outcome(history, history.completed) if final else None
+            if found is not None:
+                self._line((headline(found), "bold green" if found.improved else "bold"))
+                self._line()
+            for row in confirmed_rows(found) if found else best_rows(history):
+                self._field(*row)
+            if final and found is None:
+                self._field("caution", "not confirmed: a best found by search flatters itself")
+            for row in [*search_rows(history), *self._pace_rows(history)]:
+                self._field(*row)
+            if final:
+                self._last(history)
+            self._line()
+
+    def _last(self, history: History) -> None:
+        for row in strategy_rows(history):
+            self._field(*row)
+        if self.console is None:
+            self._line(("---", ""))
+            seconds = self._pace(history)
+            for key, value in summary(
+                history, self.target, simulated=self.simulated, seconds=seconds
+            ):
+                self._line((f"{key}: {value}", ""))
+
+    def _pace(self, history: History) -> float | None:
+        """Wall seconds per experiment of this run, else the mean that the records tell."""
+        if self.ended:
+            return (time.monotonic() - self.started) / self.ended
+        told = [e.seconds for e in history.experiments if e.kind == "proposal" and e.seconds]
+        return sum(told) / len(told) if told else None
+
+    def _left(self, history: History) -> float | None:
+        pace, left = self._pace(history), self.target - history.completed
+        return pace * left if self.ended and pace is not None and left > 0 else None
+
+    def _pace_rows(self, history: History) -> Iterator[Row]:
+        pace, left = self._pace(history), self._left(history)
+        if pace is not None:
+            ahead = "" if left is None else f", about {duration(left)} left"
+            yield "pace", f"{duration(pace)} per experiment{ahead}"
+
+    def _block(self, e: Experiment, took_lead: bool) -> None:
+        name = f"iteration {e.iteration}/{self.target}" if e.kind == "proposal" else e.kind
+        outcome = (
+            (f"score {e.score:.2f}", "bold") if e.error is None and e.score is not None else None
+        )
+        facts = [count(len(e.passes()), "pass", "passes")] if outcome else []
+        facts += [] if e.tokens is None else [count(e.tokens, "token")]
+        facts += [] if e.seconds is None else [duration(e.seconds)]
+        self._line(
+            (name, "bold"),
+            (f"  {visible(e.strategy)}" * (e.strategy not in ("", e.kind)), "cyan"),
+            ("  ", ""),
+            outcome or (f"failed: {excerpt(e.error or 'no score', 300)}", "red"),
+            ("  takes the lead" * took_lead, "bold green"),
+            (f"  ({', '.join(facts)})" * bool(facts), "dim"),
+        )
+        for label, text in ("thought", e.thought), ("prompt", e.prompt), ("response", e.response):
+            if label == "prompt" or (text and (self.verbose or label != "thought")):
+                self._field(label, text or "(empty)", whole=self.verbose)
+        if self.console is not None or self.verbose:
+            self._line()
+
+    def _field(self, label: str, text: str, whole: bool = True) -> None:
+        """A labelled text with a hanging indent, cut to an excerpt unless `whole`."""
+        lines = self._wrap(visible(text) if whole else excerpt(text, EXCERPT * WIDTH * 2))
+        if not whole and self.console is None:
+            lines = [excerpt(text, EXCERPT * WIDTH)]  # grep sees lines: one per text
+        if not whole and len(lines) > EXCERPT:
+            lines = [*lines[: EXCERPT - 1], lines[EXCERPT - 1][:-3].rstrip() + "..."]
+        for at, line in enumerate(lines):
+            head = "" if at else label
+            self._line((f"  {head:<{INDENT - 2}}" if line or head else "", "dim"), (line, ""))
+
+    def _wrap(self, text: str) -> list[str]:
+        if self.console is not None:  # rich knows how wide a character is
+            from rich.text import Text
+
+            wide = max(20, self.console.width - INDENT)
+            return [line.plain.rstrip() for line in Text(text).wrap(self.console, wide)]
+        paragraphs = (textwrap.wrap(line, WIDTH - INDENT) or [""] for line in text.split("\n"))
+        return [line for paragraph in paragraphs for line in paragraph]
+
+    def _title(self, text: str) -> None:
+        text += ", simulated" * self.simulated
+        self._line()
+        self._line((f"== {text} ==", "bold"))
+
+    def _line(self, *parts: Part) -> None:
+        with self.lock:
+            if self.console is None:
+                print("".join(text for text, _ in parts))
+                return
+            from rich.text import Text
+
+            self.console.print(Text.assemble(*parts))
+
+    def _new_bar(self, console: Console) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+        bar = Progress(
+            SpinnerColumn("line"),
+            BarColumn(None),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            expand=True,
+            transient=True,
+            refresh_per_second=4,
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        bar.add_task("starting", total=self.target)
+        return bar
+
+    def _advance(self, experiment: Experiment, history: History) -> None:
+        if self.bar is None:
+            return
+        leader, left = history.leader, self._left(history)
+        tokens, cost = spent(islice(history.experiments, self.billed, None))
+        self.billed, self.tokens = len(history.experiments), self.tokens + tokens
+        self.cost = None if cost is None or self.cost is None else self.cost + cost
+        status = [] if leader is None else [f"best {leader.estimate:.2f} ± {margin(leader):.2f}"]
+        if self.tokens:
+            status.append(count(self.tokens, "token") if self.cost is None else money(self.cost))
+        if experiment.kind in ("confirmation", "ablation"):
+            status.append(experiment.kind)
+        elif left is not None:
+            status.append(f"{duration(left)} left")
+        done = min(history.completed, self.target)
+        self.bar.update(self.bar.task_ids[0], completed=done, description="  ".join(status))
+
+
+# --- the page ---
+
+
+def write_page(
+    path: Path, history: History, *, program_text: str, target: int, running: bool, simulated: bool
+) -> None:
+    """Writes the self-contained report.html at once or not at all; raises OSError.
+
+    It goes out part by part, so that neither plotly.js nor the responses stand in memory whole.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    pages = Environment(
+        autoescape=True,
+        loader=folder,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"visible": visible, "count": count, "interval": interval, "money": money}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    parts = pages.get_template("page.html").generate(
+        nonce=secrets.token_urlsafe(16),
+        program=program_text,
+        target=target,
+        running=running,
+        simulated=simulated,
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z"),
+        history=history,
+        **page_facts(history),
+    )
+    try:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(parts)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def page_facts(history: History) -> dict[str, Any]:
+    """What the template shows; `data` and `plotly` are iterators, read as the page is written."""
+    top, found = history.top(10), outcome(history, history.completed)
+    labels = list(
+        dict.fromkeys(c for e in history.experiments for t in e.trials for c in t.criteria)
+    )
+    compared = [top_row(history, top, at) for at in range(len(top))]
+    return {
+        "rows": [*search_rows(history)],
+        "criteria": [criterion_row(history, label) for label in labels],
+        "top": compared,
+        "first_view": first_view(compared),
+        "models": sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
+        "found": found,
+        "shortest": shortest(found) if found else None,
+        "strategies": history.strategies(),
+        "gain": history.history_gain(),
+        "data": page_data(history, found, labels),
+        "plotly": plotly_js(),
+    }
+
+
+def top_row(history: History, top: list[Standing], at: int) -> dict[str, Any]:
+    this, baseline = top[at], history.baseline
+    return {
+        "standing": this,
+        "low": max(0.0, this.estimate - margin(this)),
+        "high": min(10.0, this.estimate + margin(this)),
+        "baseline": differences(baseline.prompt, this.prompt) if baseline else [],
+        "before": differences(top[at - 1].prompt, this.prompt) if at else [],
+    }
+
+
+def first_view(compared: list[dict[str, Any]]) -> str:
+    """Which difference says more: to the baseline, where the ten best have something of it."""
+    kept = any(op == "same" for row in compared for op, _ in row["baseline"])
+    return "baseline" if kept else "before"
+
+
+def differences(old: str, new: str) -> list[tuple[str, str]]:
+    """("same" | "del" | "ins", text) word by word; [] when there is nothing to compare."""
+    a, b = WORD.findall(old), WORD.findall(new)
+    if not a or max(len(a), len(b)) > DIFF_WORDS:
+        return []
+    found: list[tuple[str, str]] = []
+    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+    if matcher.ratio() < ALIKE:
+        return [("del", old.rstrip() + "\n"), ("ins", new)]
+    for op, i, j, k, m in matcher.get_opcodes():
+        if op == "equal":
+            found.append(("same", "".join(b[k:m])))
+            continue
+        found += [("del", "".join(a[i:j]))] * (j > i) + [("ins", "".join(b[k:m]))] * (m > k)
+    return found
+
+
+def criterion_row(history: History, label: str) -> dict[str, Any]:
+    """How well one criterion is met, 0..1: as it went and for baseline and leader."""
+    tried = [e for e in history.experiments if e.kind in ("baseline", "proposal")]
+    met = [m for m in (mean_met([e], label) for e in tried) if m is not None]
+    rolling = [
+        sum(w) / len(w) for w in (met[max(0, i - WINDOW + 1) : i + 1] for i in range(len(met)))
+    ]
+    step = max(1, -(-len(rolling) // POINTS))
+    shown = rolling[::-step][::-1]  # the latest always among them
+    across = 100 / max(1, len(shown) - 1)
+    points = " ".join(f"{i * across:.1f},{24 - 22 * y:.1f}" for i, y in enumerate(shown))
+    best = history.leader and history.leader.prompt
+    return {
+        "label": label,
+        "points": points,
+        "baseline": mean_met([e for e in tried if e.kind == "baseline"], label),
+        "lately": rolling[-1] if rolling else None,
+        "best": mean_met([e for e in tried if e.prompt == best], label),
+    }
+
+
+def mean_met(experiments: list[Experiment], label: str) -> float | None:
+    met = [t.criteria[label] for e in experiments for t in e.trials if label in t.criteria]
+    return sum(met) / len(met) if met else None
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a <script>: no tag or comment can begin or end in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def size(text: str) -> int:
+    return len(script_json(text).encode("utf-8", "backslashreplace"))
+
+
+def fair_cap(sizes: list[int], budget: int) -> int:
+    """The largest size to which texts of `sizes` can be cut so that together they fit `budget`."""
+    left = budget
+    for at, length in enumerate(sorted(sizes)):
+        share = left // (len(sizes) - at)
+        if length > share:
+            return share
+        left -= length
+    return max(sizes, default=0)
+
+
+def cut(text: str, cap: int) -> str:
+    """`text` in at most about `cap` bytes of JSON, saying how much is missing."""
+    if len(text) <= cap // 12 or (whole := size(text)) <= cap:
+        return text
+    kept = len(text) * cap // whole
+    return f"{text[:kept]} [... {len(text) - kept:,} more characters in the results file]"
+
+
+def page_data(history: History, found: Confirmation | None, labels: list[str]) -> Iterator[str]:
+    """The records as JSON, one experiment a part."""
+    from markupsafe import Markup
+
+    each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
+    texts = (t for e in history.experiments for t in experiment_texts(e, each))
+    cap = fair_cap([size(text) for text in texts], PAGE_TEXT)
+    baseline, leader = history.baseline, history.leader
+    inputs = {t.input: 0 for e in history.experiments for t in e.trials}
+    places = {text: at for at, text in enumerate(inputs)}
+    head = {
+        "labels": labels,
+        "inputs": [cut(text, cap) for text in inputs],
+        "best_line": history.best_line,
+        "baseline": baseline and baseline.estimate,
+        "best": found.winner if found else leader and leader.prompt,
+        "shortest": found and found.shortest,
+        "confirmed": found
+        and [chart_interval(found.winner_score), chart_interval(found.baseline_score)],
+    }
+    yield Markup(script_json(head)[:-1] + ',"experiments":[')
+    for at, e in enumerate(history.experiments):
+        row = experiment_row(e, labels, places, each, cap)
+        yield Markup("," * (at > 0) + "\n" + script_json(row))
+    yield Markup("]}")
+
+
+def chart_interval(of: Interval) -> list[float]:
+    return [of.mean, of.low, of.high, of.samples]
+
+
+def experiment_texts(e: Experiment, each: int) -> Iterator[str]:
+    """The texts of `experiment_row` that may have to be cut."""
+    yield from (e.thought, e.prompt, e.error or "")
+    if not e.trials:
+        yield e.response
+    for trial in e.trials[:each]:
+        yield from (trial.response, trial.reason)
+
+
+def experiment_row(
+    e: Experiment, labels: list[str], places: dict[str, int], each: int, cap: int
+) -> dict[str, Any]:
+    """One record for the page's script; `trials` are arrays, see `trial_row`."""
+    return {
+        "n": e.iteration,
+        "kind": e.kind,
+        "strategy": e.strategy,
+        "thought": cut(e.thought, cap),
+        "prompt": cut(e.prompt, cap),
+        "response": "" if e.trials else cut(e.response, cap),
+        "score": e.score,
+        "error": e.error and cut(e.error, cap),
+        "passes": len(e.passes()) if e.score is not None else 0,
+        "tokens": e.tokens,
+        "cost": e.cost,
+        "seconds": None if e.seconds is None else round(e.seconds, 1),
+        "time": e.timestamp,
+        "trials": [trial_row(t, labels, places, cap) for t in e.trials[:each]],
+        "more": max(0, len(e.trials) - each),
+    }
+
+
+def trial_row(t: Trial, labels: list[str], places: dict[str, int], cap: int) -> list[Any]:
+    """Input's place, response, score, marks in the order of the labels, reason, finish."""
+    marks = [None if label not in t.criteria else round(t.criteria[label], 2) for label in labels]
+    return [
+        places[t.input],
+        cut(t.response, cap),
+        round(t.score, 2),
+        marks,
+        cut(t.reason, cap),
+        t.finish,
+    ]
+
+
+def plotly_js() -> Iterator[str]:
+    """plotly.js from the installed package, in parts; the package itself is not imported."""
+    from markupsafe import Markup
+
+    package = importlib.util.find_spec("plotly")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("plotly is not installed: pip install -r requirements.txt")
+    source = Path(package.origin).parent / "package_data" / "plotly.min.js"
+    with source.open(encoding="utf-8") as file:
+        while part := file.read(1 << 16):
+            yield Markup(part)

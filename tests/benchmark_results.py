@@ -1,0 +1,107 @@
+"""Prints what loading and appending cost at 10 and at 100,000 records of 2 kB.
+
+python tests/benchmark_results.py [records]
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from results import Experiment, Results, Trial
+
+APPENDS = 300  # to each file, in turn
+TEXTS = {
+    "English": "Nine words, of which a reader may believe all. ",
+    "Russian": "Девять слов, и всем им может верить читатель. ",
+    "English with an emoji": "Nine words, of which you may believe all \U0001f642. ",
+}
+LOAD = """
+import resource, sys, time
+from pathlib import Path
+from results import load
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+count = len(load(Path(sys.argv[1])))
+seconds = time.perf_counter() - start
+print(count, seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def experiment(text: str) -> Experiment:
+    """A record of about 2 kB: two trials, one of which repeats its response at the top level."""
+    short = text * 2
+    trials = tuple(
+        Trial(f"input {n}", short * 2, 7.25, {"words: 60-120": 1.0, "judge: warm?": 0.45}, short)
+        for n in range(2)
+    )
+    return Experiment(
+        1, "proposal", "refine", short, short * 2, short * 2, 7.25, trials, 1234, 0.00123, 2.5,
+        "2026-01-01T00:00:00Z", {"agent": "model/a", "task": "model/b", "judge": "model/c"},
+        "0123456789ab", "ba9876543210",
+    )  # fmt: skip
+
+
+def write_file(path: Path, records: int, text: str) -> None:
+    """As `records` appends would have left it, without 100,000 calls of fsync."""
+    path.unlink(missing_ok=True)
+    with Results(path) as results:
+        results.append(experiment(text))
+    record = path.read_bytes().removeprefix(b"[\n").removesuffix(b"\n]\n")
+    with open(path, "wb") as file:
+        file.write(b"[\n" + record)
+        for _ in range(records - 1):
+            file.write(b",\n" + record)
+        file.write(b"\n]\n")
+
+
+def time_load(path: Path, name: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD, str(path.resolve())],
+        cwd=Path(__file__).parent.parent, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    count, seconds, peak = map(float, run.stdout.split())
+    size = path.stat().st_size
+    print(
+        f"load, {name}: {count:,.0f} records, {size / 1e6:.0f} MB, {size / count:,.0f} B each:"
+        f" {seconds:.2f} s, peak memory {peak / size:.2f} times the file's size"
+    )
+
+
+def time_appends(small: Path, large: Path) -> None:
+    """In turn, so that a noisy machine disturbs both alike."""
+    with Results(small) as few, Results(large) as many:
+        files = {f"{len(each.experiments):,} records": each for each in (few, many)}
+        times: dict[str, list[float]] = {name: [] for name in files}
+        for number in range(APPENDS):
+            for name, results in files.items():
+                new = replace(experiment(TEXTS["English"]), iteration=number)
+                start = time.perf_counter()
+                results.append(new)
+                times[name].append(time.perf_counter() - start)
+    medians = [statistics.median(each) for each in times.values()]
+    for name, median in zip(times, medians, strict=True):
+        print(f"append to {name}: {median * 1e3:.2f} ms")
+    print(f"ratio: {medians[1] / medians[0]:.2f}")
+
+
+def main() -> None:
+    records = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        small, large = Path(folder, "small.json"), Path(folder, "large.json")
+        for name, text in reversed(TEXTS.items()):
+            write_file(large, records, text)
+            time_load(large, name)
+        write_file(small, 10, TEXTS["English"])
+        time_appends(small, large)
+
+
+if __name__ == "__main__":
+    main()
