@@ -24,13 +24,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from http.client import HTTPResponse
+from typing import Any, AnyStr, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 BASE_URL = "https://api.tokenfactory.nebius.com/v1"
@@ -64,20 +65,29 @@ class Interrupted(Exception):
 
 class _MayPass(Exception):
     """Worth asking again later. `after`: seconds that the server asked for; `setup`: a wrong
-    setting looks like this too; `told`: the server itself, not just this call, is in trouble."""
+    setting looks like this too; `told`: the server, not only this call, is in trouble."""
 
     def __init__(
-        self, what: str, status: int = 0, after: float | None = None, setup: bool = False
+        self,
+        what: str,
+        status: int = 0,
+        headers: Mapping[str, str] | None = None,
+        setup: bool = False,
     ) -> None:
         super().__init__(what)
-        self.status = status
-        self.after = after
-        self.setup = setup
-        self.told = setup or after is not None or status in (429, 503)
+        self.status, self.setup = status, setup
+        self.headers = headers or {}
+        self.after = _retry_after(self.headers)
+        self.told = setup or self.after is not None or status in (429, 503)
+        self.wait = 0.0  # seconds, as the gate decides
 
 
 class _Unusable(Exception):
     """The server answered and billed, but not with text that can be used."""
+
+
+class _Exhausted(APIError):
+    """Unusable answers only, time after time."""
 
 
 class _UnknownModel(FatalAPIError):
@@ -166,11 +176,11 @@ class Client:
         self.temperatures = {**TEMPERATURES, "task": temperature}
         self.total = Usage()
         self._defaulted = set(TEMPERATURES) - set(chosen)
-        self._wire = _Wire(_checked_key(api_key), base_url, deadline, allow_http)
         self._fields = {"max_tokens": max_tokens, **_checked_fields(extra_body or {})}
-        self._notify = notify
-        self._gate = _Gate(patience)
-        self._catalogue: dict[str, dict[str, Any]] = {}
+        self._wire = _Wire(_checked_key(api_key), base_url, deadline, allow_http)
+        self._gate = _Gate(patience, notify)
+        self._patience, self._notify = patience, notify
+        self._catalogue: dict[str, dict[str, Any]] = {}  # model id -> the server's entry
         self._lock = threading.Lock()
 
     def generate_response(
@@ -178,8 +188,8 @@ class Client:
     ) -> Completion:
         """The model's answer to one user message; an empty `system` sends no system message.
 
-        Adds every billed answer to `total` and to `spent`. Waits and asks again for what may pass.
-        Raises APIError, FatalAPIError, and Interrupted after `stop`.
+        Adds every billed answer to `total` and `spent`; waits and asks again for what may pass.
+        Raises APIError, FatalAPIError, and Interrupted when it had to wait after `stop`.
         """
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": user})
@@ -188,13 +198,13 @@ class Client:
                 return self._persist(lambda: self._ask(role, messages, spent))
             except _Unusable as error:
                 if not left:
-                    raise APIError(
+                    raise _Exhausted(
                         f"{UNUSABLE_ANSWERS} unusable answers from {self.models[role]}: {error}"
                     ) from error
         raise AssertionError("not reached")
 
     def preflight(self) -> Preflight:
-        """One real small call per distinct model, prices before it; replaces an unknown default.
+        """Prices, then one real small call per distinct model; replaces an unknown default.
 
         Raises FatalAPIError for whatever would fail every later call too.
         """
@@ -216,31 +226,26 @@ class Client:
     # --- one call
 
     def _persist(self, attempt: Callable[[], T]) -> T:
-        """The first outcome of `attempt` that is no _MayPass; between two, the gate's waits."""
+        """The first outcome of `attempt` that is no _MayPass, however long that takes."""
         import tenacity  # 30 ms that --help need not pay
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_MayPass),
-            wait=lambda state: self._wait_after(state.outcome.exception()),
+            wait=self._wait_after,
             sleep=self._gate.sleep,
         )(attempt)
 
-    def _wait_after(self, failure: Any) -> float:
-        seconds, line = self._gate.failed(failure)
-        if line:
-            self._notify(line)
-        return seconds
+    def _wait_after(self, state: Any) -> float:
+        failure: _MayPass = state.outcome.exception()
+        if state.seconds_since_start >= self._patience:  # though others had answers meanwhile
+            raise APIError(f"no success after {state.attempt_number} attempts: {failure}")
+        return failure.wait
 
     def _ask(self, role: str, messages: list[dict[str, str]], spent: Usage | None) -> Completion:
         model = self.models[role]
-        body = {
-            "model": model,
-            "messages": messages,
-            "temperature": self.temperatures[role],
-            **self._fields,
-        }
+        body = {"model": model, "messages": messages, "temperature": self.temperatures[role]}
         try:
-            data = self._turn(model, lambda: self._wire.post(body))
+            data = self._take_turn(model, lambda: self._wire.post(body | self._fields))
         except _UnknownModel as error:
             if self._fall_back(role, model):
                 return self._ask(role, messages, spent)
@@ -253,20 +258,19 @@ class Client:
             raise _Unusable(complaint)
         return completion
 
-    def _turn(self, model: str, call: Callable[[], tuple[Any, Mapping[str, str]]]) -> Any:
+    def _take_turn(self, model: str, call: Callable[[], tuple[Any, Mapping[str, str]]]) -> Any:
         """One exchange, when the gate lets it begin; tells the gate how it went."""
         turn = self._gate.enter(model)
         headers: Mapping[str, str] = {}
         try:
             data, headers = call()
         except _MayPass as failure:
-            self._gate.leave(turn, headers, failed=True)
-            failure.turn = turn  # type: ignore[attr-defined]
+            failure.wait = self._gate.failed(turn, failure)
             raise
-        except BaseException:
-            self._gate.leave(turn, headers)
+        except BaseException:  # refused for good, but the server is up
+            self._gate.answered(turn, headers)
             raise
-        self._gate.leave(turn, headers)
+        self._gate.answered(turn, headers)
         return data
 
     def _count(self, completion: Completion, spent: Usage | None) -> None:
@@ -275,27 +279,30 @@ class Client:
         cost = None
         if price and prompt is not None and output is not None:
             cost = price[0] * prompt + price[1] * output
-        self.total.add(prompt, output, cost)
-        if spent is not None:
-            spent.add(prompt, output, cost)
+        for usage in (self.total, spent):
+            if usage is not None:
+                usage.add(prompt, output, cost)
 
     def _fall_back(self, role: str, unknown: str) -> bool:
-        """Replaces the unknown default model, for all roles that use it; a chosen one never."""
+        """Replaces the unknown default, for all roles that use it; a chosen model never."""
         with self._lock:
             if role not in self._defaulted or unknown == FALLBACK_MODEL:
                 return False
             if self.models[role] == unknown:
                 self.models.update(dict.fromkeys(self._defaulted, FALLBACK_MODEL))
-                self._notify(f"{unknown} is not served any more: using {FALLBACK_MODEL} instead")
+                self._notify(f"{unknown} is not served: using {FALLBACK_MODEL} instead")
         return True
 
     # --- models and prices
 
-    def _fetch_catalogue(self) -> list[str]:
-        """Reads the server's list of models; returns the problems met, which are never fatal."""
+    def _fetch_catalogue(self, tries: int = 3) -> list[str]:
+        """Reads the server's list of models; returns the problem met, which is never fatal."""
         try:
-            data, _ = self._wire.get_models()
-        except (_MayPass, APIError) as error:
+            data = self._take_turn("", self._wire.get_models)
+        except (_MayPass, _Unusable, APIError) as error:
+            if isinstance(error, _MayPass) and error.status and tries > 1:
+                self._gate.sleep(error.wait)
+                return self._fetch_catalogue(tries - 1)
             return [f"no prices and limits: {error}"]
         entries = data.get("data") if isinstance(data, dict) else data
         for entry in entries if isinstance(entries, list) else []:
@@ -308,24 +315,29 @@ class Client:
         began = time.monotonic()
         try:
             self.generate_response("", "Reply with OK.", role=role, spent=spent)
+        except _Exhausted as error:
+            problems.append(str(error))
         except FatalAPIError:
             raise
         except APIError as error:
-            problems.append(str(error))
+            raise FatalAPIError(f"the first call failed: {error}") from error
+        seconds = time.monotonic() - began
         model = self.models[role]
         entry = self._catalogue.get(model, {})
-        if self._catalogue and _price(entry) is None:
+        if self._catalogue and not _price(entry):
             problems.append(f"the server names no price for {model}")
+        if not spent.tokens:
+            problems.append(f"the server does not report the tokens that {model} uses")
         limits = entry.get("per_request_limits")
         return ModelCheck(
             id=model,
             roles=tuple(r for r, m in self.models.items() if m == model),
             price=_price(entry),
-            context_length=_count_of(entry.get("context_length", entry.get("max_model_len"))),
+            context_length=_whole(entry.get("context_length", entry.get("max_model_len"))),
             requests_per_minute=_number(
                 limits.get("requests_per_minute") if isinstance(limits, dict) else None
             ),
-            seconds=time.monotonic() - began,
+            seconds=seconds,
             prompt_tokens=spent.prompt_tokens or None,
             completion_tokens=spent.completion_tokens or None,
         )
@@ -368,7 +380,7 @@ def _checked_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
     return dict(extra)
 
 
-def _api_root(base_url: str, allow_http: bool) -> str:
+def _api_root(base_url: str, allow_http: bool) -> SplitResult:
     """The URL that /chat/completions is appended to; /v1 is added only where no path stands."""
     wrong = f"NEBIUS_BASE_URL is not a URL such as {BASE_URL}: {_one_line(base_url)!r}"
     try:
@@ -386,7 +398,7 @@ def _api_root(base_url: str, allow_http: bool) -> str:
             "or allow it with NEBIUS_ALLOW_HTTP=1"
         )
     path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    return parts._replace(path=path or "/v1", fragment="").geturl()
+    return parts._replace(path=path or "/v1", fragment="")
 
 
 def _is_loopback(host: str) -> bool:
@@ -446,7 +458,7 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 class _Adapter(HTTPAdapter):
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         secure = pool.scheme == "https"
         pool.ConnectionCls = _HTTPSConnection if secure else _HTTPConnection
         pool.conn_kw["socket_options"] = _socket_options()
@@ -456,31 +468,27 @@ class _Adapter(HTTPAdapter):
 class _Wire:
     """HTTP exchanges with one server, sorted by how they ended.
 
-    An adapter without a Session: no cookies, no .netrc, no redirects, and urllib3's pool gives each
+    An adapter without a Session: no cookies, no .netrc, no redirects; urllib3's pool gives each
     call under way a connection of its own, last used first.
     """
 
     def __init__(self, key: str, base_url: str, deadline: float, allow_http: bool) -> None:
-        self._key = key
-        self._deadline = deadline
-        root = urlsplit(_api_root(base_url, allow_http))
-        self._host = root.netloc
-        self._adapter = _Adapter(pool_maxsize=256)
-        self._chat = self._prepared("POST", root._replace(path=root.path + "/chat/completions"))
-        query = "&".join(filter(None, [root.query, "verbose=true"]))
-        self._models = self._prepared("GET", root._replace(path=root.path + "/models", query=query))
+        root = _api_root(base_url, allow_http)
+        self._key, self._deadline, self._host = key, deadline, root.netloc
+        query = f"{root.query}&verbose=true".lstrip("&")
+        self._chat = self._prepare("POST", root._replace(path=root.path + "/chat/completions"))
+        self._models = self._prepare("GET", root._replace(path=root.path + "/models", query=query))
         local = _is_loopback(root.hostname or "")
         self._proxies = {} if local else requests.utils.get_environ_proxies(root.geturl())
-        self._verify: str | bool = next(
-            filter(None, map(os.environ.get, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))), True
-        )
+        self._verify = _certificates()
+        self._adapter = _Adapter(pool_maxsize=256)
 
-    def _prepared(self, method: str, url: Any) -> requests.PreparedRequest:
+    def _prepare(self, method: str, url: SplitResult) -> requests.PreparedRequest:
         headers = {
             "Authorization": f"Bearer {self._key}",
             "Content-Type": "application/json",
             "Accept": "application/json",
-            "Accept-Encoding": "identity",  # answers are small; nothing to unpack, no bombs
+            "Accept-Encoding": "identity",  # answers are small, and a packed one may be a bomb
             "User-Agent": requests.utils.default_user_agent(),
         }
         try:
@@ -488,50 +496,66 @@ class _Wire:
         except (requests.RequestException, ValueError) as error:
             raise FatalAPIError(f"NEBIUS_BASE_URL is not a URL: {url.geturl()!r}") from error
 
-    def post(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
-        """The JSON object of a 200 and the response's headers."""
+    def post(self, body: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
+        """The JSON that answers a chat completion, and the response's headers."""
         request = self._chat.copy()
         request.body = json.dumps(body, allow_nan=False).encode()
         request.headers["Content-Length"] = str(len(request.body))
-        return self._sorted(request)
+        return self._sort(request, self._deadline)
 
     def get_models(self) -> tuple[Any, Mapping[str, str]]:
-        return self._sorted(self._models, timeout=30.0)
+        return self._sort(self._models, min(CONNECT_SECONDS, self._deadline))
 
-    def _sorted(
-        self, request: requests.PreparedRequest, timeout: float = math.inf
+    def _sort(
+        self, request: requests.PreparedRequest, deadline: float
     ) -> tuple[Any, Mapping[str, str]]:
-        status, headers, content = self._exchange(request, min(timeout, self._deadline))
-        data = _parsed(content)
-        error = isinstance(data, dict) and data.get("error")
-        if 200 <= status < 300 and data is not None and not error:
-            return data, headers
-        raise _failure(status, headers, content, data, str(request.url))
+        status, headers, content = self._exchange(request, deadline)
+        try:
+            data = json.loads(content)
+        except (ValueError, RecursionError):
+            data = None
+        if 200 <= status < 300 and data is not None:
+            if not (isinstance(data, dict) and data.get("error")):
+                return data, headers
+        headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
+        raise _failure(status, headers, content, data, self._scrub(str(request.url)))
 
     def _exchange(
         self, request: requests.PreparedRequest, deadline: float
     ) -> tuple[int, Mapping[str, str], bytes]:
-        timeout = urllib3.Timeout(total=deadline, connect=min(CONNECT_SECONDS, deadline))
+        timeout: Any = urllib3.Timeout(total=deadline, connect=min(CONNECT_SECONDS, deadline))
         began = time.monotonic()
         try:
             response = self._adapter.send(
                 request, stream=True, timeout=timeout, verify=self._verify, proxies=self._proxies
             )
             content = _read_body(response)
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-            HTTPException,
-        ) as e:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             late = time.monotonic() - began >= deadline
-            failure = _broken(e, self._host, f"{deadline:g} s" if late else "")
+            why = self._scrub(_innermost(error))
+            failure = _broken(error, self._host, f"{deadline:g} s" if late else "", why)
         else:
-            secret = self._key.encode()
-            if len(secret) >= 8 and secret in content:
-                content = content.replace(secret, b"[key]")
-            return response.status_code, response.headers, content
-        raise failure  # outside the handler: its exception holds the request and so the key
+            return response.status_code, response.headers, self._scrub(content)
+        raise failure  # outside the handler: what is caught there holds the request and so the key
+
+    def _scrub(self, text: AnyStr) -> AnyStr:
+        """`text` without the key; a short one, of a server that needs none, may stay."""
+        if len(self._key) < 8:
+            return text
+        if isinstance(text, bytes):
+            return text.replace(self._key.encode(), b"[key]")
+        return text.replace(self._key, "[key]")
+
+
+def _certificates() -> str | bool:
+    """The bundle that a variable names, else requests' own; checked in any case."""
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = os.environ.get(name)
+        if path and not os.path.exists(path):
+            raise FatalAPIError(f"{name} names a file that is not there: {path}")
+        if path:
+            return path
+    return True
 
 
 def _read_body(response: requests.Response) -> bytes:
@@ -549,16 +573,9 @@ class _TooLarge(OSError):
     pass
 
 
-def _parsed(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-
-
 # --- sorting
 
-# What an `error` object's code says, where it says more than the status (or the status is 200).
+# What an `error` object's code says where it says more than the status.
 CODES = {
     "insufficient_quota": 402,
     "invalid_api_key": 401,
@@ -566,85 +583,96 @@ CODES = {
     "rate_limit_exceeded": 429,
     "context_length_exceeded": 400,
 }
+UNKNOWN_MODEL = re.compile(
+    r"not a valid model|unknown model|\bmodel\b.{0,200}(does not exist|not found)", re.I | re.S
+)
 
 
-def _broken(error: Exception, host: str, late: str) -> Exception:
+def _innermost(error: BaseException) -> str:
+    """The first cause's text; requests and urllib3 wrap it three deep."""
+    while True:
+        inner = getattr(error, "reason", None) or next(
+            (a for a in reversed(error.args) if isinstance(a, Exception)), None
+        )
+        if not isinstance(inner, Exception):
+            return str(error) or type(error).__name__
+        error = inner
+
+
+def _broken(error: Exception, host: str, late: str, why: str) -> Exception:
     """The failure for an exchange that ended without a whole response."""
+    cause = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(error, _TooLarge):
         return _Unusable(f"the answer is larger than {MAX_BYTES // 1_000_000} MB")
     if late:
         return _MayPass(f"no whole answer from {host} within {late}")
-    root: Any = error
-    while True:
-        inner = getattr(root, "reason", None) or (root.args[0] if root.args else None)
-        if not isinstance(inner, Exception):
-            break
-        root = inner
-    why = _one_line(str(root))
-    if isinstance(error, requests.exceptions.SSLError):
-        return _MayPass(f"no secure connection to {host}: {why}", setup=True)
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return _MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
-    if isinstance(error, requests.exceptions.ProxyError) or isinstance(
-        root, urllib3.exceptions.NewConnectionError
+    if isinstance(error, (requests.exceptions.SSLError, requests.exceptions.ProxyError)) or (
+        isinstance(cause, urllib3.exceptions.NewConnectionError)
     ):
-        return _MayPass(f"no connection to {host}: {why}", setup=True)
-    return _MayPass(f"the connection to {host} broke: {why}")
+        return _MayPass(f"no connection to {host}: {_one_line(why)}", setup=True)
+    return _MayPass(f"the connection to {host} broke: {_one_line(why)}")
 
 
 def _failure(
     status: int, headers: Mapping[str, str], content: bytes, data: Any, url: str
 ) -> Exception:
-    """Sorts a response that is no answer."""
+    """Sorts a whole response that is no answer."""
     message, code = _message(content, data)
-    status = CODES.get(code, int(code) if code.isdigit() and 400 <= int(code) < 600 else status)
-    name = http.HTTPStatus(status).phrase.lower() if status in set(http.HTTPStatus) else ""
-    said = f"{status} {name}".strip() + (f": {message}" if message else "")
+    answered = status
+    status = CODES.get(code, int(code) if re.fullmatch("[45][0-9][0-9]", code) else status)
     if status < 300:
-        if isinstance(data, dict):
+        if data is not None:
             return _MayPass(f"the server answered {status} with an error: {message}")
-        return _MayPass(
-            f"the server's answer is not whole JSON: {message}", setup=b"<" in content[:99]
-        )
+        page = message.startswith("a web page")
+        return _MayPass(f"the answer is not whole JSON: {message}", setup=page)
+    name = http.HTTPStatus(status).phrase.lower() if status in _STATUSES else "unknown status"
+    said = f"{status} {name}" + (f": {message}" if message else "")
     if status < 400:
         to = _one_line(headers.get("Location", "nowhere"))
-        return FatalAPIError(
-            f"{said}: {url} redirects to {to}: set NEBIUS_BASE_URL to the API itself"
-        )
+        return FatalAPIError(f"{said}: {url} redirects to {to}: correct NEBIUS_BASE_URL")
     if status in (408, 409, 425, 429) or status >= 500:
-        return _MayPass(said, status, _retry_after(headers))
-    if status == 401:
-        return FatalAPIError(f"{said}: check NEBIUS_API_KEY")
-    if status == 402:
-        return FatalAPIError(f"{said}: add credit, then start the same command again")
-    if status == 403:
-        return FatalAPIError(f"{said}: NEBIUS_API_KEY may not do this")
-    if status == 404 and "model" in message.lower():
+        return _MayPass(said, status, headers)
+    if status in (400, 404) and (UNKNOWN_MODEL.search(message) or code == "model_not_found"):
         return _UnknownModel(f"{said}: choose another with NEBIUS_MODEL")
-    if status in (404, 405, 407, 410):
-        return FatalAPIError(f"{said}: {url} is not the API: check NEBIUS_BASE_URL")
+    if status in (404, 405, 410) and answered == status:
+        return FatalAPIError(f"{said}: {url} is not the API: correct NEBIUS_BASE_URL")
+    if status in ADVICE:
+        return FatalAPIError(f"{said}: {ADVICE[status]}")
     return APIError(said)
+
+
+_STATUSES = {int(status) for status in http.HTTPStatus}
+ADVICE = {
+    401: "check NEBIUS_API_KEY",
+    402: "add credit, then start the same command again: everything so far is kept",
+    403: "NEBIUS_API_KEY is not allowed this: check the key and its project",
+    407: "check the name and password in HTTPS_PROXY",
+}
 
 
 def _message(content: bytes, data: Any) -> tuple[str, str]:
     """What an error body says, on one line, and its machine-readable code or ""."""
     if not isinstance(data, dict):
-        text = content[:20_000].decode("utf-8", "replace")
+        text = content[:20_000].decode("utf-8", "replace").strip()
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S | re.I)
         if title:
             return _one_line(f"a web page, {html.unescape(title[1]).strip()!r}"), ""
-        return _one_line("a web page" if text.lstrip()[:1] == "<" else text), ""
+        return ("a web page" if text[:1] == "<" else _one_line(text)), ""
     error = data.get("error")
     inner = error if isinstance(error, dict) else data
-    code = next((str(inner[k]) for k in ("code", "status", "type") if inner.get(k)), "")
-    said = error if isinstance(error, str) else inner.get("message", inner.get("detail", ""))
-    if isinstance(said, list):  # a validation error; its `input` repeats the request: left out
-        said = "; ".join(
-            f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}"
-            for item in said[:3]
-            if isinstance(item, dict)
-        )
+    codes = [str(inner[name]) for name in ("code", "status", "type") if inner.get(name)]
+    code = next((c for c in codes if c in CODES or c.isdigit()), "")
+    said = error if isinstance(error, str) else inner.get("message") or inner.get("detail") or ""
+    if isinstance(said, list):  # of validation errors; their `input` repeats the request: left out
+        items = [item for item in said[:3] if isinstance(item, dict)]
+        said = "; ".join(f"{_path(item.get('loc'))}: {item.get('msg')}" for item in items)
     return _one_line(said if isinstance(said, str) else json.dumps(said)), code
+
+
+def _path(loc: Any) -> str:
+    return ".".join(map(str, loc)) if isinstance(loc, list) else str(loc)
 
 
 def _one_line(text: str, limit: int = 300) -> str:
@@ -672,8 +700,8 @@ def _read_answer(data: Any, model: str) -> tuple[Completion, str]:
     completion = Completion(
         text=text,
         finish_reason=finish,
-        prompt_tokens=_count_of(usage.get("prompt_tokens")),
-        completion_tokens=_count_of(usage.get("completion_tokens")),
+        prompt_tokens=_whole(usage.get("prompt_tokens")),
+        completion_tokens=_whole(usage.get("completion_tokens")),
         model=model,
         reasoning=reasoning,
     )
@@ -729,7 +757,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _count_of(value: Any) -> int | None:
+def _whole(value: Any) -> int | None:
     number = _number(value)
     return None if number is None else int(number)
 
@@ -772,99 +800,220 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 # --- waiting and pace
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Turn:
+    """A call under way: the model it asks, and how often the gate had closed when it began."""
+
     model: str
-    began: float
     wave: int
 
 
-class _Gate:
-    """Lets calls begin, for all threads together."""
+class _Pace:
+    """How fast one model's server lets us go: read from its headers, or learned from refusals.
 
-    def __init__(self, patience: float) -> None:
-        self.stopped = False
-        self.patience = patience
-        self.opens = 0.0
-        self.closed = 0.0
-        self.window = math.inf  # calls at once; 1 after a refusal, then one more per answer
+    Headers: never more calls under way than the server says are left, then a pause until the reset;
+    where every call taken adds the same time to the reset (a token bucket), one call per token.
+    Refusals: answers between two of them / seconds between them is the rate, of a bucket and of a
+    window alike, since nothing was left at either end. It grows with the cube of the quiet time:
+    a lifted limit is soon noticed, a standing one seldom hit.
+    """
+
+    DOUBLES = 90.0  # seconds after which an unrefused rate is tried twice as fast
+    MEMORY = 120.0  # seconds of answers that the rate is measured over
+    ENOUGH = 4  # answers for a measurement; with fewer a refused rate is only lowered
+
+    def __init__(self, now: float) -> None:
         self.running = 0
-        self.wave = 0
-        self.failures = 0
-        self.last_wait = 0.0
-        self.failing_since: float | None = None
+        self.left = math.inf  # calls, as the server says; only falls until `resets`
+        self.resets = 0.0
+        self.more = 0.0  # when one more may begin though none is left
+        self.per_call = (math.inf, 0.0)  # least and most seconds to the reset per call taken
+        self.rate = math.inf  # calls a second, as learned
+        self.measured = False
+        self.credit = 0.0  # calls that the learned rate lets begin at once
+        self.filled = self.quiet = self.since = now
+        self.answers = 0.0  # since `since`
+
+    def delay(self, now: float) -> float:
+        """Seconds until a call may begin, if nothing changes before."""
+        if self.left - self.running < 1 and now < self.more:
+            return self.more - now
+        self._fill(now)
+        return 0.0 if self.credit >= 1 else (1 - self.credit) / self._rate(now)
+
+    def begin(self, now: float) -> None:
+        self.running += 1
+        self._fill(now)
+        self.credit -= 1
+        if self.running > self.left:  # let in by the clock; its answer tells how many may follow
+            self.left = self.running
+            self.more = now + (self.per_call[1] if self._is_bucket() else 5.0)
+
+    def end(self, now: float, headers: Mapping[str, str], answered: bool) -> None:
+        self.running -= 1
+        self.answers += answered
+        limit = _number(headers.get("x-ratelimit-limit-requests"))
+        left = _number(headers.get("x-ratelimit-remaining-requests"))
+        reset = _seconds(headers.get("x-ratelimit-reset-requests"))
+        if left is None or reset is None:
+            return
+        if limit and limit - left >= limit / 4:  # with fewer taken, rounding hides the difference
+            each, (low, high) = reset / (limit - left), self.per_call
+            self.per_call = (min(low, each), max(high, each))
+        # Answers overtake each other: before the reset only the lowest number is to be trusted.
+        if now >= self.resets or left <= self.left:
+            self.left, self.resets = left, now + reset
+            token = now + self.per_call[1]
+            if not self._is_bucket():
+                self.more = self.resets
+            elif not now < self.more < token:
+                self.more = token
+
+    def refused(self, now: float, wait: float, told: bool) -> None:
+        """Learns from the first refusal after an answer; `told`: the server named the wait."""
+        if self.left < 1:
+            return  # its headers say when to come back
+        # A window that opens again at a named time holds all the calls of the time between.
+        self.credit, self.filled, self.quiet = 0.0, now if told else now + wait, now + wait
+        if self.rate == math.inf:
+            if self.answers:
+                self.rate = self.answers / (now + wait - self.since)
+            self.since, self.answers = now, 0
+        elif self.answers >= self.ENOUGH:
+            self.rate, self.measured = self.answers / (now - self.since), True
+            if now - self.since > self.MEMORY:
+                self.since, self.answers = (self.since + now) / 2, self.answers / 2
+        elif self.answers:
+            self.rate *= 0.7
+
+    def _is_bucket(self) -> bool:
+        return self.per_call[1] < 2 * self.per_call[0]
+
+    def _rate(self, now: float) -> float:
+        return self.rate * (1 + (max(0.0, now - self.quiet) / self.DOUBLES) ** 3)
+
+    def _fill(self, now: float) -> None:
+        if self.rate == math.inf:
+            self.credit = math.inf
+        elif now > self.filled:
+            rate = self._rate(now)
+            self.credit = min(self.credit + (now - self.filled) * rate, 60 * rate + 1)
+            self.filled = now
+
+
+class _Gate:
+    """Lets calls begin, for all threads together.
+
+    A server in trouble, or a second failure in a row, closes it for all. It opens for one call;
+    every answer then lets one more be under way, so that no burst follows a refusal. A lone
+    failure makes only its own call wait.
+    """
+
+    def __init__(
+        self,
+        patience: float,
+        notify: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stopped = False
         self.succeeded = False
+        self._patience, self._notify, self._clock = patience, notify, clock
+        self._opens = 0.0
+        self._window = math.inf  # calls under way at once
+        self._running = 0  # of this wave
+        self._wave = 0
+        self._failures = 0  # in a row, one per wave
+        self._last_wait = 0.0
+        self._failing_since: float | None = None
+        self._paces: dict[str, _Pace] = {}
         self._changed = threading.Condition()
 
     def enter(self, model: str) -> _Turn:
+        """Waits until a call may begin; raises Interrupted where it had to wait after `stop`."""
         with self._changed:
-            while (left := self._delay(time.monotonic())) > 0:
-                if self.stopped:
-                    raise Interrupted
-                self._changed.wait(min(left, POLL_SECONDS))
-            self.running += 1
-            return _Turn(model, time.monotonic(), self.wave)
+            while (left := self.delay(model)) > 0:
+                self._pause(left)
+            return self.begin(model)
 
-    def _delay(self, now: float) -> float:
-        if now < self.opens:
-            return self.opens - now
-        return math.inf if self.running >= self.window else 0.0
+    def delay(self, model: str) -> float:
+        now = self._clock()
+        if now < self._opens:
+            return self._opens - now
+        if self._running >= self._window:
+            return math.inf
+        return self._paces.setdefault(model, _Pace(now)).delay(now)
 
-    def leave(self, turn: _Turn, headers: Mapping[str, str], failed: bool = False) -> None:
+    def begin(self, model: str) -> _Turn:
+        self._running += 1
+        self._paces[model].begin(self._clock())
+        return _Turn(model, self._wave)
+
+    def answered(self, turn: _Turn, headers: Mapping[str, str]) -> None:
         with self._changed:
-            if turn.wave == self.wave:
-                self.running -= 1
-                if not failed:
-                    self.window += 1
-                    self.failures, self.last_wait = 0, 0.0
-            if not failed:
-                self.succeeded = True
-                self.failing_since = None
-            if self.window < math.inf:
-                self._changed.notify_all()
+            self.succeeded, self._failing_since = True, None
+            if turn.wave == self._wave:
+                self._running -= 1
+                self._window += 1
+                self._failures, self._last_wait = 0, 0.0
+            self._paces[turn.model].end(self._clock(), headers, True)
+            self._changed.notify_all()
 
-    def failed(self, failure: _MayPass) -> tuple[float, str]:
+    def failed(self, turn: _Turn, failure: _MayPass) -> float:
+        """Seconds that this call has to wait. Raises FatalAPIError when patience is at its end."""
         with self._changed:
-            now = time.monotonic()
-            turn: _Turn = failure.turn  # type: ignore[attr-defined]
-            if self.failing_since is None:
-                self.failing_since = now
+            now = self._clock()
+            pace = self._paces[turn.model]
+            pace.end(now, failure.headers, False)
             left = self._patience_left(failure, now)
-            if turn.wave != self.wave:  # was under way when the gate closed: nothing new
-                return 0.0, ""
-            self.failures += 1
-            wait = min(self._wait(failure), left)
-            if failure.told or self.failures > 1:
-                self.opens, self.closed = now + wait, now
-                self.window, self.running = 1, 0
-                self.wave += 1
-            self.last_wait = wait
-            return wait, f"waiting {wait:.1f} s after attempt {self.failures}: {failure}"
+            if turn.wave != self._wave:  # was under way when the gate closed: nothing new
+                return 0.0
+            self._running -= 1
+            self._failures += 1
+            wait = self._last_wait = min(self._wait(failure), left)
+            if failure.told or self._failures > 1:
+                self._opens, self._running = now + wait, 0
+                self._wave += 1
+                self._window = 1
+            if failure.status == 429:
+                pace.refused(now, wait, failure.after is not None)
+                if pace.measured and self._failures == 1:
+                    self._window = math.inf  # the learned pace alone keeps a burst from following
+            attempt = self._failures
+        self._notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
+        return wait
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            ends = self._clock() + seconds
+            while (left := ends - self._clock()) > 0:
+                self._pause(left)
+
+    def _pause(self, seconds: float) -> None:
+        if self.stopped:
+            raise Interrupted
+        self._changed.wait(min(seconds, POLL_SECONDS))
 
     def _wait(self, failure: _MayPass) -> float:
-        if failure.after is not None:
-            return min(failure.after, LONGEST_WAIT)
-        low, high = BACKOFF_SECONDS
-        jitter = random.uniform(low, min(high, low * 2**self.failures))
-        return max(jitter, min(self.last_wait, high))
+        """What the server asks; without a word from it, or when that did not help, full jitter
+        that never falls below the wait before it."""
+        wait = 0.0
+        if failure.after is None or self._failures > 1:
+            low, high = BACKOFF_SECONDS
+            jitter = random.uniform(low, min(high, low * 2**self._failures))
+            wait = max(jitter, min(self._last_wait, high))
+        return min(max(wait, failure.after or 0.0), LONGEST_WAIT)
 
     def _patience_left(self, failure: _MayPass, now: float) -> float:
+        if self._failing_since is None:
+            self._failing_since = now
         setup = failure.setup and not self.succeeded
-        patience = min(self.patience, SETUP_PATIENCE) if setup else self.patience
-        left = patience - (now - (self.failing_since or now))
+        patience = min(self._patience, SETUP_PATIENCE) if setup else self._patience
+        left = patience - (now - self._failing_since)
         if left > 0:
             return left
         if setup:
             raise FatalAPIError(f"{failure}: check NEBIUS_BASE_URL and the network")
         raise FatalAPIError(
-            f"no success for {patience / 60:.0f} minutes (last: {failure}): everything so far is "
+            f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so far is "
             "kept; start the same command again to go on"
         )
-
-    def sleep(self, seconds: float) -> None:
-        with self._changed:
-            ends = time.monotonic() + seconds
-            while (left := ends - time.monotonic()) > 0:
-                if self.stopped:
-                    raise Interrupted
-                self._changed.wait(min(left, POLL_SECONDS))

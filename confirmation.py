@@ -1,9 +1,11 @@
-"""What is measured on fresh samples after the search: which contender wins, by how much, and which sentences matter.
+"""What is measured on fresh samples after the search: which contender wins, by how much, and which
+sentences matter.
 
-The search's best score was chosen because it was high, so it is biased upward. Successive halving (Karnin, Koren,
-Somekh, Almost optimal exploration in multi-armed bandits, ICML 2013) picks the winner; then winner and baseline are
-measured on samples that no choice was made on, and only those are reported. Each function here is a pure function of
-the history, so that an interrupted confirmation goes on where it stopped.
+The search's best score was chosen because it was high, so it is biased upward. Successive halving
+(Karnin, Koren, Somekh, Almost optimal exploration in multi-armed bandits, ICML 2013) picks the
+winner; then winner and baseline are measured on samples that no choice was made on, and only those
+are reported. Each function here is a pure function of the history, so that an interrupted
+confirmation goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ ROUND = 24  # passes in one round of halving, shared by its contenders
 FINAL = 15  # fresh passes of the winner and of the baseline, more where the noise is large
 FINAL_MOST = 60
 STANDARD_ERROR = 0.25  # points: what the final passes bring the reported mean down to
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\n)(?=\S)")
 ABLATION = 8  # fresh passes of the prompt without one of its sentences
 
 
@@ -36,7 +39,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The search's result: scores from fresh samples alone, `believed` what the search took the winner for."""
+    """The result: scores from fresh samples alone; `believed` is what the search took it for."""
 
     target: int
     winner: str
@@ -50,7 +53,7 @@ class Confirmation:
 
 
 def next_steps(history: History, target: int, held_out: Collection[str] = ()) -> list[Step]:
-    """What to measure now for the confirmation at `target` iterations, side by side; [] when it is complete."""
+    """What to measure now for the confirmation at `target` iterations; [] when it is complete."""
     rounds, survivors = _halving(history, target)
     if len(survivors) > 1:
         stage = f"round {len(rounds) + 1}"
@@ -76,7 +79,11 @@ def outcome(history: History, target: int | None = None) -> Confirmation | None:
 
 
 def _outcome(
-    history: History, target: int, winner: Standing, baseline: Standing, finals: dict[str, Experiment]
+    history: History,
+    target: int,
+    winner: Standing,
+    baseline: Standing,
+    finals: dict[str, Experiment],
 ) -> Confirmation:
     best, plain = finals[normalise(winner.prompt)], finals[normalise(baseline.prompt)]
     floor = 0.0 if history.deterministic else (history.noise or 0.0) / 4
@@ -98,7 +105,7 @@ def _outcome(
 
 
 def _equals(history: History, target: int, winner: str, floor: float) -> list[str]:
-    """Contenders that the rounds could not tell from the winner, of those that outlived the first round."""
+    """Contenders that outlived the first round and that the rounds cannot tell from the winner."""
     rounds, _ = _halving(history, target)
     fresh: dict[str, list[float]] = {}
     for passes in rounds:
@@ -134,9 +141,7 @@ def _halving(history: History, target: int) -> tuple[list[dict[str, list[float]]
 
 def _records(history: History, kind: str, target: int, stage: str) -> list[Experiment]:
     return [
-        e
-        for e in history.measured
-        if (e.kind, e.iteration, e.strategy) == (kind, target, stage)
+        e for e in history.measured if (e.kind, e.iteration, e.strategy) == (kind, target, stage)
     ]
 
 
@@ -155,7 +160,7 @@ def _final_passes(noise: float) -> int:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What each sentence is worth, with its interval, and the prompt without those that are worth nothing measurable."""
+    """What each sentence is worth, and the prompt without those worth nothing measurable."""
 
     sentences: list[tuple[str, Interval]]
     shortened: str
@@ -163,8 +168,8 @@ class Ablation:
 
 
 def split_sentences(prompt: str) -> list[str]:
-    """The sentences and list items of a prompt with their trailing white space; joined they are the prompt."""
-    return [part for part in re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+[^\s])|(?<=\n)(?=\S)", prompt) if part.strip()]
+    """The sentences and list items of a prompt; joined they are the prompt again."""
+    return [part for part in SENTENCE_END.split(prompt) if part.strip()]
 
 
 def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:

@@ -1,6 +1,7 @@
 """One experiment: a prompt over the inputs, its responses scored, and the record of it.
 
-The prompt goes out as the system message and the task as the user message: that is how people will use the winner.
+The prompt goes out as the system message and the task as the user message: that is how people will
+use the winner.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from scorer import Score, judge_labels, needs_judge, score
 AT_ONCE = 8  # calls side by side within one experiment
 
 NEW_SERIES = (
-    "the task, the inputs, the model or the judged criteria changed: a new series begins in the same file, "
-    "with the best prompt of the series before as its first proposal"
+    "the task, the inputs, the model or the judged criteria changed: a new series begins in the "
+    "same file, with the best prompt of the series before as its first proposal"
 )
 RESCORED = (
     "the criteria changed: {} stored experiments were scored again at no cost; "
@@ -49,7 +50,7 @@ def run_experiment(
     inputs: Sequence[Input] | None = None,
     at_once: int = AT_ONCE,
 ) -> list[Response]:
-    """`passes` responses to each input, pass after pass in the order of the inputs; all of them, or an error."""
+    """`passes` responses to each input, pass after pass in the inputs' order; all, or an error."""
 
     def respond(given: Input) -> Response:
         reply = client.generate_response(prompt, program.question(given), role="task", spent=spent)
@@ -66,7 +67,7 @@ def score_responses(
     *,
     at_once: int = AT_ONCE,
 ) -> list[Trial]:
-    """Each response as a scored trial, in the same order; raises ScoreError, and what the client raises."""
+    """Each response as a scored trial, in order; raises ScoreError, and what the client raises."""
 
     def trial(response: Response) -> Trial:
         return _trial(response, score(client, program, response.given, response.text, spent))
@@ -95,7 +96,7 @@ def _side_by_side(
 
 
 def scored(experiment: Experiment, trials: Iterable[Trial]) -> Experiment:
-    """The record with these trials: their mean as its score, the response that lies nearest to it on top."""
+    """The record with these trials: their mean as its score, the response nearest to it on top."""
     trials = tuple(trials)
     mean = fmean(trial.score for trial in trials)
     typical = min(trials, key=lambda trial: abs(trial.score - mean))
@@ -108,10 +109,12 @@ def open_history(
     models: Mapping[str, str],
     temperature: float,
 ) -> tuple[History, list[str]]:
-    """The history of this program's series in the file, and a line for whatever the person should know of it.
+    """The history of this program's series in the file, and a line for whatever the person should
+    know of it.
 
-    Records scored by other criteria are scored again where rules, or marks that a judge gave before, suffice. Where
-    there are none of this series, the first proposal will test the best prompt of the series before it.
+    Records scored by other criteria are scored again where rules, or marks that a judge gave
+    before, suffice. Where there are none of this series, the first proposal will test the best
+    prompt of the series before it.
     """
     digest, criteria = program.digest(models["task"], temperature), program.criteria_digest()
     deterministic = temperature == 0 and not needs_judge(program)
@@ -119,9 +122,13 @@ def open_history(
     before: list[Experiment] = []
     again = 0
     for experiment in experiments:
-        if experiment.program == digest and (experiment.criteria == criteria or experiment.score is None):
+        if experiment.program == digest and (
+            experiment.criteria == criteria or experiment.score is None
+        ):
             series.append(experiment)
-        elif experiment.program == digest and (same := rescore(program, experiment, models["judge"])):
+        elif experiment.program == digest and (
+            same := rescore(program, experiment, models["judge"])
+        ):
             series.append(same)
             again += 1
         elif not series:
@@ -148,7 +155,7 @@ def _best_prompt(experiments: Sequence[Experiment]) -> str | None:
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:
-    """The experiment under the program's present criteria; None where a judge would have to be asked."""
+    """The experiment by the program's present criteria; None where a judge would be needed."""
     inputs = {given.text: given for given in (*program.inputs, *program.held_out)}
     labels = judge_labels(program)
     if labels and experiment.models.get("judge") != judge:

@@ -1,8 +1,9 @@
 """The experiments in memory: how each prompt stands, who leads, how large the noise is.
 
-A score is one draw from a prompt's distribution, so the highest score flatters whoever had luck. Each distinct
-prompt pools the passes of all its records here and is shrunk toward the mean of all prompts, as far as the noise
-demands. What to do next (pass, strategy, repeat) is a pure function of what was added, in the order it was added.
+A score is one draw from a prompt's distribution, so the highest score flatters whoever had luck.
+Each distinct prompt pools the passes of all its records here and is shrunk toward the mean of all
+prompts, as far as the noise demands. What to do next (pass, strategy, repeat) is a pure function of
+what was added, in the order it was added.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from threading import RLock
 
 from rapidfuzz import fuzz, process
 
-from results import Experiment, Trial
 from intervals import Interval, welch
+from results import Experiment, Trial
 
 PASSES = 4  # passes that a prompt can earn by racing
 PLATEAU = 15  # proposals without a new leader
@@ -35,7 +36,8 @@ PLATEAU_CYCLE = ("explore", "refine", "fresh", "combine", "explore", "simplify",
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where one prompt stands: `samples` passes with their `mean`, and the posterior's mean and deviation in points."""
+    """Where one prompt stands: `samples` passes with their `mean`; `estimate` and `deviation` are
+    the posterior's, in points."""
 
     prompt: str
     iteration: int | None
@@ -55,7 +57,7 @@ class StrategyLine:
 
 @dataclass(slots=True)
 class _Tally:
-    """The pooled passes of one distinct prompt: count, mean and sum of squared deviations (Welford)."""
+    """The pooled passes of a distinct prompt: count, mean, sum of squared deviations (Welford)."""
 
     prompt: str
     iteration: int | None
@@ -80,10 +82,11 @@ def normalise(prompt: str) -> str:
 class _Variances:
     """The one-way random-effects model over prompts, kept up to date by sums.
 
-    Score of pass j of prompt i = mu + a_i + e_ij, a_i ~ N(0, between), e_ij ~ N(0, within). `within` is the pooled
-    variance of prompts with several passes, `between` the method-of-moments (ANOVA) estimate for unequal group sizes,
-    `mean` the weighted mean of all prompts. Source: Searle, Casella, McCulloch, Variance Components (1992), 3.6;
-    shrinkage as in Efron, Morris, Data analysis using Stein's estimator, JASA 70 (1975).
+    Score of pass j of prompt i = mu + a_i + e_ij, a_i ~ N(0, between), e_ij ~ N(0, within).
+    `within` is the pooled variance of prompts with several passes, `between` the method-of-moments
+    (ANOVA) estimate for unequal group sizes, `mean` the weighted mean of all prompts. Source:
+    Searle, Casella, McCulloch, Variance Components (1992), 3.6; shrinkage as in Efron, Morris, Data
+    analysis using Stein's estimator, JASA 70 (1975).
     """
 
     def __init__(self) -> None:
@@ -126,7 +129,10 @@ class _Variances:
 
 
 class History:
-    """The experiments of one series; `add` is the only way in. Hold `lock` to read while another thread adds."""
+    """The experiments of one series; `add` is the only way in.
+
+    Hold `lock` to read several things that belong together while another thread adds.
+    """
 
     def __init__(
         self,
@@ -145,7 +151,9 @@ class History:
         self.since_lead = 0
         self.failures: Counter[str] = Counter()
         self.best_line: list[tuple[int, float]] = []
-        self.contenders: dict[int, list[Standing]] = {}  # by target, as they stood before its confirmation
+        self.contenders: dict[
+            int, list[Standing]
+        ] = {}  # by target, as they stood before its confirmation
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: _Tally | None = None
         self._inputs: set[str] = set()
@@ -213,7 +221,7 @@ class History:
         self._variances.estimate()
 
     def _crown(self, experiment: Experiment) -> bool:
-        """Set the leader: the highest posterior mean, or the shortest prompt of those tied with it."""
+        """Set the leader: the highest posterior mean, or the shortest prompt tied with it."""
         ranked = self.top(CONTENDERS)
         tied = [s for s in ranked if s.estimate >= ranked[0].estimate - self.tie]
         before, self.leader = self.leader, min(tied, key=lambda s: len(s.prompt))
@@ -240,7 +248,7 @@ class History:
 
     @property
     def noise(self) -> float | None:
-        """Standard deviation of one pass of one prompt, in points; None until a prompt has two passes."""
+        """Standard deviation of a prompt's passes, in points; None until one has two passes."""
         return math.sqrt(self._variances.within) if self._variances.freedom else None
 
     @property
@@ -249,8 +257,8 @@ class History:
         return TIE * (self.noise or 0.0)
 
     def top(self, k: int) -> list[Standing]:
-        """The k best distinct prompts by posterior mean, best first; of equals the shorter first."""
-        # within one number of passes the posterior mean rises with the mean, so k of each group suffice
+        """The k best distinct prompts by posterior mean, best first, the shorter of equals."""
+        # among equal numbers of passes the posterior mean rises with the mean: k of each suffice
         best = (entry[2] for ranks in self._ranks.values() for entry in islice(reversed(ranks), k))
         standings = [self._standing(self._tallies[key]) for key in best]
         return sorted(standings, key=lambda s: (-s.estimate, len(s.prompt)))[:k]
@@ -265,17 +273,18 @@ class History:
         return [trial for record in tally.records for trial in record.trials] if tally else []
 
     def next_number(self, running: Container[int] = ()) -> int:
-        """The lowest iteration that is neither scored nor running: a failed or killed one is tried again."""
+        """The lowest iteration that is neither scored nor running; a failed one is tried again."""
         number = self._lowest
         while number in self._numbers or number in running:
             number += 1
         return number
 
     def passes_earned(self, prompt: str, scores: Sequence[float] = ()) -> int:
-        """How many further passes to run now, given this experiment's pass scores so far; 0 ends it.
+        """How many further passes to run now, given this experiment's pass scores so far; 0 ends
+        it.
 
-        A contender is a prompt whose posterior mean plus deviation reaches the leader's mean. Its passes
-        double (1, 2, 4), so that those of one round run side by side.
+        A contender is a prompt whose posterior mean plus deviation reaches the leader's mean. Its
+        passes double (1, 2, 4), so that those of one round run side by side.
         """
         if not scores:
             return 1
@@ -339,7 +348,8 @@ class History:
         ]
 
     def history_gain(self) -> Interval | None:
-        """How much proposals that saw the history beat `fresh` ones, on first passes alone, which no choice touched."""
+        """How much proposals that saw the history beat `fresh` ones; on first passes, which no
+        choice touched."""
         first = [(e.strategy, e.passes()[0]) for e in self._proposals]
         saw = [score for strategy, score in first if strategy not in ("fresh", "carry over")]
         fresh = [score for strategy, score in first if strategy == "fresh"]

@@ -10,7 +10,7 @@ from statistics import fmean, variance
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval, in points, from `samples` values (of the smaller group for a difference)."""
+    """A mean with its 95 % interval, in points; `samples` values, of two groups the smaller."""
 
     mean: float
     low: float
@@ -19,10 +19,11 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float], floor: float = 0.0) -> Interval:
-    """Student's t interval, within 0..10. `floor` is the least standard deviation taken as possible.
+    """Student's t interval, within 0..10. `floor` is the least standard deviation taken as
+    possible.
 
-    Without a floor fifteen equal scores would claim no uncertainty at all. One value alone has no interval: it spans
-    all scores.
+    Without a floor fifteen equal scores would claim no uncertainty at all. One value alone has no
+    interval: it spans all scores.
     """
     mean, n = fmean(values), len(values)
     if n < 2:
@@ -51,7 +52,7 @@ def _variance(values: Sequence[float], floor: float) -> float:
 
 
 def t_quantile(freedom: float, level: float = 0.975) -> float:
-    """Quantile of Student's t for `freedom` > 0 degrees of freedom and 0.5 < level < 1, by bisection of its CDF."""
+    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, by bisection of its CDF."""
     low, high = 0.0, 2.0
     while _t_cdf(high, freedom) < level:
         low, high = high, high * 2

@@ -1,4 +1,4 @@
-"""Find the best prompt for the task in program.md, overnight: propose, run, score, record; 250 times.
+"""Find the best prompt for the task in program.md: propose, run, score, record, 250 times.
 
 From top to bottom: `main` is the command, `search` the night, `iterate` one experiment of it,
 `record` writes it down; below stands what surrounds the loop.
@@ -383,7 +383,7 @@ def write_report(run: Run, *, running: bool) -> None:
 
 
 def beside(results: Path, name: str) -> Path:
-    """results.json -> report.html; demo-results.json -> demo-report.html; x.json -> x-report.html."""
+    """report.html for results.json, demo-report.html for demo-results.json, x-report.html for x."""
     stem = results.stem
     prefix = stem.removesuffix("results") if stem.endswith("results") else f"{stem}-"
     return results.with_name(prefix + name)
@@ -445,7 +445,7 @@ def show_report(options: argparse.Namespace) -> int:
 def recorded_history(
     experiments: Sequence[Experiment], options: argparse.Namespace
 ) -> tuple[History, str]:
-    """The latest series in the file, by the present criteria where program.md still asks the same."""
+    """The latest series, by the present criteria where program.md still asks the same."""
     last = experiments[-1]
     try:
         program = load_program(options.program)

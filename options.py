@@ -18,9 +18,9 @@ WORKERS = 1  # chosen by measurement: tests/benchmark_search.py
 PATIENCE = 30.0  # minutes
 
 DESCRIPTION = """\
-Finds the best system prompt for the task in program.md: an agent proposes a prompt, the model under test
-answers with it, the answer is scored, and the record goes into results.json. Stop it whenever you like:
-the same command goes on where it stopped."""
+Finds the best system prompt for the task in program.md: an agent proposes a prompt, the model
+under test answers with it, the answer is scored, and the record goes into results.json. Stop it
+whenever you like: the same command goes on where it stopped."""
 EPILOG = "The key and the models are set in .env; .env.example explains each line."
 NO_KEY = (
     "no API key: set NEBIUS_API_KEY in .env (copy .env.example) or in the environment; "
@@ -87,7 +87,7 @@ def _add_commands(group: Any) -> None:
     add = only.add_argument
     add("--demo", action="store_true", help="run against a simulated model: no key, no network")
     add("--check", action="store_true",
-        help="one real call, what the run will cost, a stress test of the scoring; changes no file")  # fmt: skip
+        help="one real call, the run's cost, a stress test of the scoring")  # fmt: skip
     add("--report", action="store_true", help="print the report and write the page, from the file")
     add("--ablate", action="store_true", help="measure what each sentence of the winner is worth")
 

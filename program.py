@@ -139,11 +139,31 @@ def fill(template: str, given: Input) -> str:
 
 
 def nearest(word: str, known: tuple[str, ...]) -> str:
-    """Names an unknown word, the known one that it resembles, and all that are known."""
+    """The known word that a misspelt one was meant to be; "" when none resembles it."""
     lowered = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), lowered, n=1, cutoff=0.5)
-    hint = f" (did you mean '{lowered[close[0]]}'?)" if close else ""
-    return f"'{word}'{hint}; known: {', '.join(known)}"
+    close = difflib.get_close_matches(word.casefold(), lowered, n=1, cutoff=0.6)
+    return lowered[close[0]] if close else ""
+
+
+def unknown(word: str, known: tuple[str, ...]) -> str:
+    """How an error names an unknown word: itself, what it may have been, and all that are known."""
+    meant = nearest(word, known)
+    hint = f" (did you mean '{meant}'?)" if meant else ""
+    return f"'{short(word)}'{hint}; known: {', '.join(known)}"
+
+
+def one_line(text: str) -> str:
+    """Text on one line, control characters made visible."""
+    joined = " ".join(text.split())
+    if joined.isprintable():
+        return joined
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+
+
+def short(text: str, limit: int = 60) -> str:
+    """The beginning of a text, as error messages and reasons quote it."""
+    line = one_line(text[: 4 * limit])
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def fingerprint(facts: Any) -> str:
@@ -180,7 +200,7 @@ def split_sections(name: str, text: str) -> dict[str, Section]:
         if heading is None or (section is None and is_title(heading, preamble, sections)):
             lines.append(line)
         elif section is None:
-            raise ProgramError(f"{line.where}: unknown section {nearest(heading[2], SECTIONS)}")
+            raise ProgramError(f"{line.where}: unknown section {unknown(heading[2], SECTIONS)}")
         elif section in sections:
             first = sections[section].where
             raise ProgramError(f"{line.where}: section '{section}' stands already at {first}")
@@ -193,7 +213,7 @@ def split_sections(name: str, text: str) -> dict[str, Section]:
 def is_title(heading: re.Match[str], preamble: list[Line], sections: dict[str, Section]) -> bool:
     """Whether an unknown heading is the file's title rather than a misspelt section."""
     first = not sections and not any(line.text.strip() for line in preamble)
-    return first and len(heading[1]) == 1 and "did you mean" not in nearest(heading[2], SECTIONS)
+    return first and len(heading[1]) == 1 and not nearest(heading[2], SECTIONS)
 
 
 def heading_key(title: str) -> str:
@@ -204,14 +224,14 @@ def visible_lines(name: str, text: str) -> Iterator[Line]:
     """The lines without HTML comments; a comment inside a code block is text."""
     fence, commented, opened = "", False, ""
     for number, raw in enumerate(text.split("\n"), 1):
-        where, shown = f"{name}:{number}", raw
+        where = f"{name}:{number}"
         if fence:
             yield Line(where, raw, fenced=True)
             fence = "" if closes(raw.strip(), fence) else fence
             continue
-        was_commented = commented
         shown, commented = without_comments(raw, commented)
-        opened = where if commented and not was_commented else opened
+        if commented and "<!--" in raw:
+            opened = where
         if found := FENCE.match(shown):
             fence, opened = found[1], where
         if shown.strip() or not raw.strip() and not commented:
@@ -261,7 +281,7 @@ def list_items(section: Section) -> list[Line]:
             items[-1].append(line)
         elif line.text.strip():
             raise ProgramError(
-                f"{line.where}: expected a list item such as '- text', found '{line.text.strip()}'"
+                f"{line.where}: expected a list item such as '- text', found '{short(line.text)}'"
                 " (indent a line that continues the item above)"
             )
     return [whole_item(lines) for lines in items]
@@ -317,7 +337,9 @@ def read_file(item: Line, folder: Path) -> list[tuple[str, Input]]:
     path = folder / item.text[len("file:") :].strip()
     readers = {".csv": csv_rows, ".jsonl": jsonl_rows}
     if path.suffix.lower() not in readers:
-        raise ProgramError(f"{item.where}: expected a .csv or .jsonl file, found '{path}'")
+        raise ProgramError(
+            f"{item.where}: expected a .csv or .jsonl file, found '{short(item.text)}'"
+        )
     try:
         rows = list(readers[path.suffix.lower()](path))
     except ProgramError as error:
@@ -332,7 +354,9 @@ def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         names = [name.strip().casefold() for name in rows.fieldnames or []]
         if "input" not in names:
-            raise ProgramError(f"{path}:1: expected the columns input,expected, found {names}")
+            raise ProgramError(
+                f"{path}:1: expected the columns input,expected, found {short(', '.join(names))}"
+            )
         rows.fieldnames = names
         for row in rows:
             where = f"{path}:{rows.line_num}"
@@ -340,7 +364,7 @@ def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise ProgramError(f"{where}: more cells than the header; quote a cell with commas")
             yield where, {**row, "expected": row.get("expected") or None}
     except csv.Error as error:
-        raise ProgramError(f"{path}:{rows.line_num}: not CSV: {error}") from error
+        raise ProgramError(f"{path}:{rows.line_num + 1}: not CSV: {error}") from error
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -352,7 +376,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise ProgramError(f"{path}:{number}: not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise ProgramError(f'{path}:{number}: expected {{"input": ...}}, found {line[:40]}')
+            raise ProgramError(f'{path}:{number}: expected {{"input": ...}}, found {short(line)}')
         yield f"{path}:{number}", row
 
 
@@ -394,7 +418,7 @@ def read_criterion(item: Line) -> Criterion:
     if not found:
         raise ProgramError(
             f"{item.where}: expected 'kind: argument' or 'kind (weight 2): argument',"
-            f" found '{item.text}'"
+            f" found '{short(item.text)}'"
         )
     kind, remark, argument = found[1].lower(), found[2], found[3].strip()
     if not argument:
@@ -411,7 +435,9 @@ def read_weight(where: str, remark: str) -> float:
         weight = 0.0
     # False for NaN as well. The bounds keep sums of weights exact enough and finite.
     if not 1e-6 <= weight <= 1e6:
-        raise ProgramError(f"{where}: expected a positive number, (weight 2), found ({remark})")
+        raise ProgramError(
+            f"{where}: expected a positive number, (weight 2), found ({short(remark)})"
+        )
     return weight
 
 
@@ -431,5 +457,5 @@ def check_whole(program: Program, path: str, sections: dict[str, Section]) -> No
         if "{expected}" in criterion.argument and unanswered:
             raise ProgramError(
                 f"{criterion.where}: {{expected}} needs an expected answer for every input, as in"
-                f" '- input => expected'; there is none for '{unanswered[0]}'"
+                f" '- input => expected'; there is none for '{short(unanswered[0])}'"
             )

@@ -7,13 +7,11 @@ command or a page as markup. Which prompt is best, and how sure that is, history
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import io
 import json
 import os
 import re
-import secrets
 import sys
 import textwrap
 import threading
@@ -22,10 +20,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from confirmation import Confirmation, outcome
+from confirmation import Ablation, Confirmation, outcome
 from history import History, Standing
 from intervals import Interval
 from results import Experiment, Trial
@@ -35,7 +32,8 @@ if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
     from rich.progress import Progress
 
 WIDTH = 100  # columns of the plain form
-INDENT = 12  # columns of the labels
+LINE = 120  # columns beyond which a wide terminal makes prose no easier to read
+INDENT = 13  # columns of the labels
 EXCERPT = 3  # lines shown of a prompt or a response, unless --verbose
 Z95 = 1.96  # half a 95 % interval, in standard deviations
 
@@ -78,6 +76,8 @@ def count(n: int, one: str, many: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 90:
@@ -88,7 +88,7 @@ def duration(seconds: float) -> str:
 
 def money(cost: float) -> str:
     """US dollars, with digits enough that a small sum is not rounded to nothing."""
-    return f"${cost:,.2f}" if cost >= 1 or cost == 0 else f"${cost:.2g}"
+    return f"${cost:,.2f}" if cost >= 0.1 or cost == 0 else f"${cost:.2g}"
 
 
 def margin(standing: Standing) -> float:
@@ -159,10 +159,10 @@ def search_rows(history: History) -> Iterator[Row]:
         passed = ", ".join(history.passed_by_all())
         easy = f"; everything passes {passed}" * bool(passed)
         yield "saturated", f"the best cannot be told from 10{easy}: harder criteria would find more"
-    failed = [f"{n} {cause}" for cause, n in history.failures.most_common()]
+    failed = [f"{cause} ({n})" for cause, n in history.failures.most_common()]
     yield "failed", f"{sum(history.failures.values())}" + (f": {'; '.join(failed)}" * bool(failed))
     share = history.repeats / max(1, history.completed)
-    yield "repeats", f"{history.repeats} of {history.completed} ({share:.0%})"
+    yield "repeats", f"{history.repeats} of {history.completed} ({100 * share:.0f} %)"
     tokens, cost = spent(history.experiments)
     if tokens:
         price = "" if cost is None else f", {money(cost)}"
@@ -178,7 +178,7 @@ def strategy_rows(history: History) -> Iterator[Row]:
         label = ""
     if gain := history.history_gain():
         seen = f"{gain.mean:+.2f} (95 % interval {interval(gain)})"
-        yield "memory", f"{seen} for proposals that saw the history, against fresh ones"
+        yield "history", f"{seen} for proposals that saw it, against fresh ones"
 
 
 def summary(
@@ -249,10 +249,7 @@ class Display:
         self.verbose, self.quiet, self.simulated = verbose, quiet, simulated
         self.console: Console | None = None
         self.bar: Progress | None = None
-        self.started, self.ended = (
-            time.monotonic(),
-            0,
-        )  # of this run: the pace must not count others
+        self.started, self.ended = time.monotonic(), 0  # proposals of this run, not of the file
         self.billed, self.tokens = 0, 0  # experiments summed up so far, and their sums
         self.cost: float | None = 0.0
         self.lock = threading.RLock()
@@ -270,12 +267,7 @@ class Display:
             self.bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
@@ -287,18 +279,19 @@ class Display:
 
     def wait(self, line: str) -> None:
         """A wait for a retry: above the bar, or on stderr where that is not this terminal."""
+        line = visible(line).replace("\n", " ")
         if self.console is not None and sys.stderr.isatty():
-            self._line((visible(line), "yellow"))
+            self._line((line, "magenta"))
         else:
             with self.lock:
-                print(visible(line), file=sys.stderr, flush=True)
+                print(line, file=sys.stderr, flush=True)
 
     def iteration(self, experiment: Experiment, history: History, took_lead: bool) -> None:
         """The block of an experiment that has just ended, of any kind."""
         with self.lock:
-            if experiment.kind == "baseline":
-                self.started = time.monotonic()  # all passes at once: not the pace of the others
-            elif experiment.kind == "proposal":
+            if experiment.kind == "proposal":
+                if not self.ended and experiment.seconds is not None:  # what came before is no pace
+                    self.started = max(self.started, time.monotonic() - experiment.seconds)
                 self.ended += 1
             if not self.quiet:
                 self._block(experiment, took_lead)
@@ -321,6 +314,20 @@ class Display:
                 self._field(*row)
             if final:
                 self._last(history)
+            self._line()
+
+    def ablation(self, result: Ablation) -> None:
+        """What each sentence is worth, and the prompt without those worth nothing measurable."""
+        with self.lock:
+            self._title("what each sentence is worth, with its 95 % interval")
+            for sentence, worth in result.sentences:
+                self._field(f"{worth.mean:+.2f}", f"{interval(worth):<17}{sentence}")
+            if result.loss is None:
+                self._field("shortened", "nothing: no sentence can go without a measurable loss")
+            else:
+                lost = f"{result.loss.mean:+.2f} (95 % interval {interval(result.loss)})"
+                self._field("shortened", f"loses {lost}, nothing measurable")
+                self._field("", result.shortened)
             self._line()
 
     def _last(self, history: History) -> None:
@@ -388,7 +395,7 @@ class Display:
         if self.console is not None:  # rich knows how wide a character is
             from rich.text import Text
 
-            wide = max(20, self.console.width - INDENT)
+            wide = max(20, min(self.console.width, LINE) - INDENT)
             return [line.plain.rstrip() for line in Text(text).wrap(self.console, wide)]
         paragraphs = (textwrap.wrap(line, WIDTH - INDENT) or [""] for line in text.split("\n"))
         return [line for paragraph in paragraphs for line in paragraph]
@@ -439,7 +446,7 @@ class Display:
         elif left is not None:
             status.append(f"{duration(left)} left")
         done = min(history.completed, self.target)
-        self.bar.update(self.bar.task_ids[0], completed=done, description="  ".join(status))
+        self.bar.update(self.bar.task_ids[0], completed=done, description="  ".join(["", *status]))
 
 
 # --- the page ---
@@ -465,12 +472,12 @@ def write_page(
     pages.filters |= {"visible": visible, "count": count, "interval": interval, "money": money}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     parts = pages.get_template("page.html").generate(
-        nonce=secrets.token_urlsafe(16),
+        nonce=os.urandom(16).hex(),  # a script without it does not run
         program=program_text,
         target=target,
         running=running,
         simulated=simulated,
-        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z"),
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         history=history,
         **page_facts(history),
     )
@@ -523,6 +530,8 @@ def first_view(compared: list[dict[str, Any]]) -> str:
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
     """("same" | "del" | "ins", text) word by word; [] when there is nothing to compare."""
+    import difflib
+
     a, b = WORD.findall(old), WORD.findall(new)
     if not a or max(len(a), len(b)) > DIFF_WORDS:
         return []

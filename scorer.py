@@ -18,11 +18,22 @@ from typing import Any
 import regex
 
 from client import Client, Usage
-from program import Criterion, Input, Program, ProgramError, fill, nearest
+from program import (
+    Criterion,
+    Input,
+    Program,
+    ProgramError,
+    fill,
+    one_line,
+    short,
+    unfenced,
+    unknown,
+)
 
 MATCH_SECONDS = 0.5  # what one search of a `matches` pattern may take
 ENOUGH = 7.0  # points from which a cheap trick is a warning
 STRESSED_INPUTS = 20  # inputs that the tricks are tried on
+LONGEST_TRICK = 1000  # words
 
 JUDGE_SYSTEM = """\
 You are a strict and fair judge. You answer one question about one response to a task.
@@ -153,17 +164,18 @@ def weighted(criteria: tuple[Criterion, ...], marks: Mapping[str, Mark]) -> Scor
 
 
 def by_rule(criterion: Criterion, given: Input, response: str) -> Mark:
+    """The mark of a rule; whatever keeps it from giving one is a ScoreError."""
     kind = KINDS.get(criterion.kind)
     if kind is None or kind.mark is None:
         raise ScoreError(f"no rule can mark '{criterion.label}'")
     try:
-        argument = read_argument(criterion, given)
-    except ValueError as error:
+        return kind.mark(read_argument(criterion, given), response)
+    except (ValueError, RecursionError) as error:
         raise ScoreError(f"'{criterion.label}': {error}") from error
-    return kind.mark(argument, response)
 
 
 def read_argument(criterion: Criterion, given: Input) -> Any:
+    """The filled argument as its kind reads it; raises ValueError."""
     quote = KINDS[criterion.kind].quote
     literal = Input(quote(given.text), quote(given.expected or ""))
     return parsed(criterion.kind, fill(criterion.argument, literal))
@@ -179,7 +191,7 @@ def check_criteria(program: Program) -> None:
     for criterion in program.criteria:
         if criterion.kind not in KINDS:
             raise ProgramError(
-                f"{criterion.where}: unknown criterion kind {nearest(criterion.kind, tuple(KINDS))}"
+                f"{criterion.where}: unknown criterion kind {unknown(criterion.kind, tuple(KINDS))}"
             )
         filled = "{input}" in criterion.argument or "{expected}" in criterion.argument
         every = program.inputs + program.held_out
@@ -202,16 +214,17 @@ INVISIBLE = regex.compile(r"[\u00ad\u200b-\u200d\u2060\ufeff]")
 EMPHASIS = regex.compile(r"(?<![^\W_])[*_~`]+|[*_~`]+(?![^\W_])")
 HYPHEN = regex.compile(r"(?<=\w)[-\u2010-\u2015\u2212]\s*(?=\w)")
 CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}"  # each counts as a word
+INSIDE = r"['\u2019.@/:&\-\u2010\u2011]|(?<=\d),(?=\d)"  # joins the parts of one word
 WORD = regex.compile(
-    rf"(?V1)[{CHARACTER}]|[\w--[{CHARACTER}]]+(?:['\u2019.@/:&\-\u2010\u2011][\w--[{CHARACTER}]]+)*"
+    rf"(?V1)[{CHARACTER}]|[\w--[{CHARACTER}]]+(?:(?:{INSIDE})[\w--[{CHARACTER}]]+)*"
 )
 CLOSING = " .,;:!?\u3002\uff0c\"'\u201c\u201d\u2018\u00ab\u00bb\u300c\u300d"
 BLOCK = regex.compile(r"\n\s*\n|\n(?=\s*(?:[-*+#>|]|\d+[.)])\s)")
 BULLET = regex.compile(r"\A\s*(?:(?:[-*+>]|#+|\d+[.)])\s+)+")
 SENTENCE_END = regex.compile(
     r"[\u3002\uff01\uff1f]+"
-    r"|(?<!\b(?i:e\.g|i\.e|cf|vs|mr|mrs|ms|dr))[.!?\u2026]+[\"'\u201d\u2019)\]*_]*"
-    r"\s+(?=[\"'\u201c\u2018(\[*_]*[\p{Lu}\p{Lo}\d])"
+    r"|(?<!\b(?i:e\.g|i\.e|cf|vs|mr|mrs|ms|dr))(?<![.!?\u2026])[.!?\u2026]++"
+    r"[\"'\u201d\u2019)\]*_]*+\s++(?=[\"'\u201c\u2018(\[*_]*[\p{Lu}\p{Lo}\d])"
 )
 
 
@@ -219,8 +232,8 @@ SENTENCE_END = regex.compile(
 def fold(text: str) -> str:
     """Text as `mentions` compares it: no case, width, emphasis, hyphens or line breaks.
 
-    >>> fold("The **Nearest\u2011Neighbour**\\n`Search`")
-    'the nearest neighbour search'
+    >>> fold("The **Polar\u2011Bear**\\n`Club`")
+    'the polar bear club'
     """
     text = unicodedata.normalize("NFKC", text).casefold()
     text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).replace("\u2019", "'")
@@ -231,21 +244,6 @@ def plain(text: str) -> str:
     """Text as `equals` and `similar` compare it: folded, without quotes and closing punctuation."""
     folded = fold(text)
     return folded.strip(CLOSING) or folded
-
-
-def one_line(text: str) -> str:
-    """Text on one line, control characters made visible."""
-    joined = " ".join(text.split())
-    if joined.isprintable():
-        return joined
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in joined
-    )
-
-
-def short(text: str, limit: int = 60) -> str:
-    line = one_line(text[: 4 * limit])
-    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 # --- kinds: words, sentences ---
@@ -273,8 +271,7 @@ def in_band(band: Band, count: int, unit: str) -> Mark:
     if low <= count <= high:
         return 1.0, ""
     mark = 2 * count / low - 1 if count < low else 2 - count / high
-    end = "or more" if high == float("inf") else f"to {high:.0f}"
-    wanted = f"{low}" if low == high else f"{low} {end}"
+    wanted = f"{low}+" if high == float("inf") else f"{low}-{high:.0f}" if low < high else f"{low}"
     return max(0.0, mark), f"{count} {unit}, wanted {wanted}"
 
 
@@ -320,7 +317,7 @@ def phrase_pattern(phrase: str) -> str:
 
 def either_number(word: str) -> str:
     """A pattern for an English word in both numbers; short words ("I", "as") have only one."""
-    if len(word) < 3 or not word.isalpha() or not "a" <= word[-1] <= "z":
+    if not regex.fullmatch(r"\p{Latin}{3,}", word):
         return regex.escape(word)
     if word.endswith("ies") and len(word) > 4:
         return f"{word[:-3]}(?:y|ies)"
@@ -369,7 +366,7 @@ def matches(pattern: regex.Pattern[str], response: str) -> Mark:
         ) from error
     except MemoryError as error:
         raise ScoreError(f"/{short(pattern.pattern)}/ needs too much memory") from error
-    return (1.0, "") if found else (0.0, f"no match for /{short(pattern.pattern)}/")
+    return (1.0, "") if found else (0.0, f"no match for /{short(pattern.pattern, 120)}/")
 
 
 def read_literal(argument: str) -> str:
@@ -447,7 +444,6 @@ def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 DECODER = json.JSONDecoder(object_pairs_hook=refuse_twins)
 JSON_ATTEMPTS = 50  # places where an object may begin
-JSON_FENCE = re.compile(r"\s*(`{3,}|~{3,})[^\n]*\n(.*?)\n?\s*\1\s*", re.DOTALL)
 
 
 def json_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
@@ -467,9 +463,8 @@ def json_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
 
 def as_json(text: str) -> list[Any]:
     """The value of a text that is JSON, in a code block or not, as a list of one; else none."""
-    fenced = JSON_FENCE.fullmatch(text)
     try:
-        return [DECODER.decode((fenced[2] if fenced else text).strip())]
+        return [DECODER.decode(unfenced(text.strip()).strip())]
     except (ValueError, RecursionError):
         return []
 
@@ -496,14 +491,14 @@ def ask_judge(
             problem, said = str(error), short(reply.text, 200)
             again = JUDGE_AGAIN.format(problem=problem)
         else:
-            return value / 10, f"judge gave {value:.3g} of 10: {reason}"
+            return value / 10, f"judge gave {value:.3g} of 10: {reason}".removesuffix(": ")
     raise ScoreError(f"no verdict on '{short(criterion.argument)}': {problem}; it said '{said}'")
 
 
 def judge_messages(
     program: Program, criterion: Criterion, given: Input, response: str
 ) -> tuple[str, str]:
-    """System and user message; the fence around the data is longer than any run of its sign there."""
+    """System and user message; the fence is longer than any run of its sign in the data."""
     question = fill(criterion.argument, given)
     if criterion.label.casefold() == AGAINST_GOAL.label:
         question = GOAL_QUESTION.format(goal=program.goal)
@@ -558,7 +553,7 @@ def as_points(value: Any) -> float:
     """A stated score as a number from 0 to 10; raises ValueError for anything else."""
     if isinstance(value, str):
         stated = STATED.fullmatch(value.strip())
-        value = float((stated[1] if stated else value).replace(",", "."))
+        value = float((stated[stated.lastindex or 0] if stated else value).replace(",", "."))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("its score is not a number")
     if not 0 <= value <= 10:  # holds for NaN too
@@ -588,7 +583,7 @@ LOREM = (
 ).split()
 REFUSAL = "I'm sorry, but I can't help with that."
 ADD_JUDGE = "add 'judge: Does the response do what the task asks, correctly and clearly?'"
-TRUST_JUDGE = "only the judge can tell, so give it weight"
+TRUST_JUDGE = "only the judge can tell, so give it more weight"
 
 
 @dataclass(frozen=True)
@@ -602,10 +597,10 @@ class Trick:
 
 
 def stress(program: Program) -> list[Trick]:
-    """Scores cheap tricks by the rule criteria alone, without a call; [] when there are no rules.
+    """Scores cheap tricks by the rules, without a call; a judge is taken to give 0, as it should.
 
-    The mean over the first inputs; the response shown is the one to the first. A judge's share is
-    left out of the score. Raises ScoreError where a criterion cannot be applied.
+    The mean over the first inputs; the response shown is the one to the first. [] when no criterion
+    is a rule. The program must have passed `check_criteria`; raises ScoreError for a slow pattern.
     """
     rules = tuple(c for c in program.criteria if not is_judge(c))
     if not rules:
@@ -613,8 +608,9 @@ def stress(program: Program) -> list[Trick]:
     tried: dict[str, list[tuple[str, float, str]]] = {}
     for given in program.inputs[:STRESSED_INPUTS]:
         for name, response, remedy in tricks(program, rules, given):
-            marks = {c.label: by_rule(c, given, response) for c in rules}
-            value = weighted(rules, marks).value
+            marks = dict.fromkeys(judge_labels(program), (0.0, ""))
+            marks |= {c.label: by_rule(c, given, response) for c in rules}
+            value = weighted(program.criteria, marks).value
             tried.setdefault(name, []).append((response, value, remedy))
     return [weighed(name, runs) for name, runs in tried.items()]
 
@@ -632,7 +628,7 @@ def tricks(
     """(name, response, what would see through it) of each trick on one input."""
     arguments = {c.kind: read_argument(c, given) for c in rules}
     length = middle(arguments.get("words", (60, 60)))
-    stops = middle(arguments.get("sentences", (max(1, length // 12), length)))
+    stops = middle(arguments.get("sentences", (length // 12, length // 12)))
     mentioned = [read_argument(c, given) for c in rules if c.kind == "mentions"]
     keywords = [name.split(" | ")[0] for groups in mentioned for name, _ in groups]
     answers = Counter(i.expected for i in program.inputs if i.expected)
@@ -664,7 +660,7 @@ def opening(task: str) -> str:
 
 def middle(band: Band) -> int:
     low, high = band
-    return low if high == float("inf") else round((low + high) / 2)
+    return min(LONGEST_TRICK, low if high == float("inf") else round((low + high) / 2))
 
 
 def filler(length: int, stops: int, keywords: list[str]) -> str:

@@ -201,7 +201,7 @@ STOP = frozenset(
     prompt question reply respond response should short sentence sentences so some start such tell
     text than that the their them then there these they this those to under up use using very was
     were what when where which while who why will with within word words would write you your
-    classify extract answer labels label json keys key input task""".split()
+    classify extract answer labels label json keys key input task ask asks go goes we""".split()
 )
 OPENINGS = (
     "Certainly! Great question.",
@@ -215,21 +215,20 @@ FILLER = sentences(
     "It is a powerful and efficient way to unlock various benefits. "
     "This cutting-edge approach is designed to leverage robust and essential features."
 )
-FILL = sentences(
+PLAIN_LINES = sentences(
     "Unlike simpler methods, {t} can bring order to the whole problem. "
     "The idea behind {t} is to keep what belongs together close. "
     "The work is done once and the result is used many times. "
     "That can keep {t} quick even when there is a lot to handle. "
     "Each part has one job and hands its result to the next. "
     "What counts is how well the parts fit the question at hand. "
-    "It comes at the cost of some extra care at the start. "
+    "The cost is some extra care when things are set up. "
     "Small cases do not need it, large ones gain the most. "
     "People turn to {t} where speed and quality both count. "
     "Results improve as more is known about {t}. "
-    "There are limits, and they should be known before starting. "
-    "Used with care, {t} will pay off."
+    "There are limits, and they should be known before starting. Used with care, {t} will pay off."
 )
-SHORT_FILL = ["{t} at first light", "slow and wide", "nothing stays the same", "quiet {t}"]
+SHORT_LINES = ["{t} at first light", "slow and wide", "nothing stays the same", "quiet {t}"]
 MENTIONS = ("It relies on {x}.", "Here {x} plays a part.", "A key idea is {x}.", "Think of {x}.")
 PHRASE = "{x} a simple case that everyone knows."
 EXAMPLES = (
@@ -237,25 +236,29 @@ EXAMPLES = (
     "For example, a shop can find the item a customer has in mind.",
     "An analogy: it is like a map where near places are alike.",
 )
-# What a model knows without being told, for guessing labels.
+ASIDES = ("The label is {x}.", "**{x}**", "I would say {x}, given the wording.")
+# What a model knows about labels without being told.
 COMMON_SENSE = {
-    "positive": "good great love loved excellent happy wonderful best fast perfect amazing nice",
-    "negative": "bad terrible hate broken slow worst awful poor disappointed never rude refund",
-    "neutral": "okay average fine normal arrived usual",
+    "positive": "good great love loved excellent happy best fast perfect amazing nice",
+    "negative": "bad terrible hate broken slow worst awful poor disappointed never rude",
     "billing": "invoice charge charged refund payment card paid subscription price twice",
-    "bug": "crash crashes error broken fails freeze freezes button wrong",
-    "technical": "crash error broken fails install login password update screen",
+    "bug": "crash crashes error broken fails freezes button wrong",
+    "technical": "crash crashes error broken fails install update screen",
     "account": "login password email profile username locked",
     "shipping": "package delivery delivered tracking arrived late parcel",
-    "spam": "free winner prize click offer money",
     "question": "how what when why can does",
 }
-RANGE = re.compile(r"(\d+)\s*(?:to|-|–|and)\s*(\d+)\s+(words|sentences)", re.I)
-MOST = re.compile(
-    r"(?:under|most|(?:fewer|less|more) than|below|within|up to|maximum)\D{0,12}(\d+)\s+"
-    r"(words|sentences)",
-    re.I,
+VALUES = (  # key -> what to look for in the text
+    (r"mail", r"\S+@\S+\w"),
+    (r"date|day|when", r"\d{4}-\d\d-\d\d|\d{1,2}[./ ]\w+[./ ]\d{2,4}"),
+    (r"currency", r"\b[A-Z]{3}\b|[€$£¥]"),
+    (r"number|\bid\b", r"\b[\w-]*\d[\d/-]*"),
+    (r"amount|total|price|count|age|quantity", r"\d+[.,]\d\d\b(?!.*\d[.,]\d\d\b)|\d+"),
+    (r"", r"[A-Z]\w+(?: [A-Z]\w+)+"),
+    (r"", r"\w+"),
 )
+RANGE = r"(\d+)\s*(?:to|-|–|and)\s*(\d+)\s+{}"
+MOST = r"(?:under|most|(?:fewer|less|more) than|below|within|up to|maximum)(\D{{0,12}})(\d+)\s+{}"
 MENTION = re.compile(
     r"\b(?:mention|include|cover|bring in|use the (?:words?|phrases?|terms?))\b:?([^.!?\n]+)", re.I
 )
@@ -268,59 +271,134 @@ LABELS = re.compile(
 )
 LABEL_LINE = re.compile(r"^[-*] \W*([\w ]+?)\W*(?:: | - | – |$)", re.M)
 KEYS = re.compile(r"\b(?:keys?|fields?|extract(?: the)?)\b:? ((?:[\w\"'` ]+, ?)*[\w\"'` ]+)", re.I)
+NO_KEY = re.compile(r" (?:from|in|as|of)\b")
 
 
-@dataclass
-class Asked:
-    """What a request asks for, as far as the simulated model understands it."""
+class Model:
+    """One reply of the model under test in the making."""
 
-    obedience: float  # probability of following one instruction
-    words: tuple[int, int] | None  # asked for in the system prompt
-    hinted: tuple[int, int] | None  # asked for in the question: taken less seriously
-    lines: tuple[int, int] | None  # sentences
-    mentions: list[str]
-    phrases: list[str]  # quoted: to be used word by word
-    avoid: list[str]
-    example: bool
-    plain: bool
-    bullets: bool
-    bare: bool
-    thorough: bool
+    def __init__(self, system: str, user: str, rng: Random) -> None:
+        self.system, self.user, self.rng = system, user, rng
+        named = MENTION.findall(system)
+        self.mentions = [x for found in named if '"' not in found for x in _items(found)]
+        self.phrases = [x for found in named for x in re.findall(r'"([^"]+)"', found)]
+        self.avoid = [x.lower() for found in AVOID.findall(system) for x in _items(found)]
+        self.thorough = self.asks("thorough|comprehensive|detail|complete|expert")
+        # The more is asked at once, the less of it is done: shorter prompts can win.
+        load = len(sentences(system)) + len(self.mentions + self.phrases) / 3
+        self.obedience = max(0.35, 0.96 - 0.02 * max(0.0, load - 4) - 0.1 * self.thorough)
+
+    def asks(self, pattern: str) -> bool:
+        return re.search(pattern, self.system, re.I) is not None
+
+    def follows(self, share: float = 1.0) -> bool:
+        """Whether it does what one instruction says, this time."""
+        return self.rng.random() < self.obedience * share
+
+    def reply(self) -> str:
+        if "json" in (self.system + self.user).lower():
+            return self._json()
+        if CHOICE.search(self.system + self.user) and (
+            labels := _labels(self.user) or _labels(self.system)
+        ):
+            return self._label(labels)
+        return self._prose()
+
+    def _length(self) -> int:
+        """Words this reply is going to have, roughly; without being told, too many."""
+        stretch = self.rng.gauss(1.0, 0.15) * (1.5 if self.thorough else 1.0)
+        told, hinted = _bounds(self.system, "words"), _bounds(self.user, "words")
+        if told and self.follows():
+            return round(self.rng.uniform(max(told[0], told[1] * 0.6), told[1]))
+        if bounds := told or hinted:
+            return max(5, round(1.35 * bounds[1] * stretch))
+        brief = re.search(r"haiku|poem|title|slogan|headline|tweet|one sentence", self.user, re.I)
+        return max(12, round((35 if brief else 165) * stretch))
+
+    def _prose(self) -> str:
+        length = self._length()
+        shunned = [x for x in self.avoid if self.follows()]
+        chosen: list[str] = []
+        for line in self._lines(length):
+            if length >= len(line.split()) and not any(x in line.lower() for x in shunned):
+                chosen.append(line[0].upper() + line[1:])
+                length -= len(line.split())
+        chosen = chosen or content_words(self.user)[-1:] or ["Yes."]
+        most = _bounds(self.system, "sentences")
+        while most and len(chosen) > most[1] and self.follows(1.05):
+            at = self.rng.randrange(len(chosen) - 1)
+            second = chosen.pop(at + 1)
+            chosen[at] = f"{chosen[at].rstrip('.!?')}, and {second[0].lower()}{second[1:]}"
+        if self.asks("bullet|heading") and self.follows():
+            return "\n".join(f"- {line}" for line in chosen)
+        return " ".join(chosen)
+
+    def _lines(self, length: int) -> list[str]:
+        """What there is to say, in order; more than fits into `length` words."""
+        rng, brief = self.rng, length < 30
+        topics = content_words((sentences(self.user) or [""])[0]) or ["it"]
+        topic = " ".join(topics[-1:] if brief else topics[-3:])
+        wanted = [rng.choice(MENTIONS).format(x=x) for x in self.mentions if self.follows()]
+        wanted += [PHRASE.format(x=x) for x in self.phrases if self.follows()]
+        bullets = self.asks("bullet|heading")  # lists leave little room for examples
+        asked = self.asks("example|analogy|for instance")
+        if (asked and self.follows(0.5 if bullets else 1.0)) or rng.random() < 0.1:
+            wanted.append(rng.choice(EXAMPLES))
+        rng.shuffle(wanted)
+        lines = [line.format(t=topic) for line in (SHORT_LINES if brief else PLAIN_LINES)]
+        rng.shuffle(lines)
+        lines = lines[:1] + wanted + lines[1:] * 3
+        plain = self.avoid or self.asks("filler|plain|preamble|directly|main point")
+        if not (plain and self.follows()):
+            for line in rng.sample(FILLER, rng.randint(0, 2)):
+                lines.insert(rng.randint(1, 4), line)
+            lines[:0] = rng.sample(OPENINGS, rng.random() < 0.75)
+        return lines
+
+    def _bare(self) -> bool:
+        asked = self.asks(r"\b(only|just|alone|nothing else|exactly|no prose)\b")
+        return self.follows() if asked else self.rng.random() < 0.3
+
+    def _label(self, labels: Sequence[str]) -> str:
+        """The label that shares most words with the question, by what is known or said of it."""
+        given = {word.lower() for word in content_words(self.user)}
+        doubt = 0.5 if self.asks("example|step|careful|means|definition") else 1.0
+
+        def fit(label: str) -> float:
+            told = [line for line in sentences(self.system) if label.lower() in line.lower()]
+            known = content_words(" ".join(told)) + COMMON_SENSE.get(label.lower(), "").split()
+            return len(given.intersection(map(str.lower, known))) + self.rng.gauss(0, doubt)
+
+        best = max(labels, key=fit)
+        return best if self._bare() else self.rng.choice(ASIDES).format(x=best)
+
+    def _json(self) -> str:
+        told = [_items(NO_KEY.split(x)[0]) for x in KEYS.findall(self.system)]
+        hinted = [_items(NO_KEY.split(x)[0]) for x in KEYS.findall(self.user)]
+        names = max(told + hinted, key=len, default=["answer"])
+        sure = 1.0 if names in told else 0.75
+        values = {
+            name if self.follows(sure) else f"{name}_value": self._value(name)
+            for name in (item.replace(" ", "_") for item in names)
+        }
+        reply = json.dumps(values)
+        if self._bare():
+            return reply
+        if self.follows(sure):
+            return f"Here is what you asked for:\n\n```json\n{reply}\n```"
+        return "The details are: " + ", ".join(f"{name} is {x}" for name, x in values.items()) + "."
+
+    def _value(self, key: str) -> str:
+        fitting = (re.search(value, self.user) for name, value in VALUES if re.search(name, key))
+        return next((found[0] for found in fitting if found), "")
 
 
-def read_instructions(system: str, user: str) -> Asked:
-    low = system.lower()
-    named = MENTION.findall(system)
-    mentions = [x for found in named if '"' not in found for x in _items(found)]
-    phrases = [x for found in named for x in re.findall(r'"([^"]+)"', found)]
-    avoid = [x.lower() for found in AVOID.findall(system) for x in _items(found)]
-    thorough = bool(re.search(r"thorough|comprehensive|detail|complete|expert", low))
-    # The more is asked at once, the less of it is done: shorter prompts can win.
-    load = len(sentences(system)) + len(mentions + phrases) / 3
-    return Asked(
-        obedience=max(0.35, 0.96 - 0.02 * max(0.0, load - 4) - 0.1 * thorough),
-        words=_bounds(system),
-        hinted=_bounds(user),
-        lines=_bounds(system, "sentences"),
-        mentions=mentions,
-        phrases=phrases,
-        avoid=avoid,
-        example="example" in low or "analogy" in low or "for instance" in low,
-        plain=bool(avoid) or bool(re.search(r"filler|plain|preamble|directly|main point", low)),
-        bullets="bullet" in low or "heading" in low,
-        bare=bool(re.search(r"\b(only|just|alone|nothing else|exactly|no prose)\b", low)),
-        thorough=thorough,
-    )
-
-
-def _bounds(text: str, unit: str = "words") -> tuple[int, int] | None:
-    for low, high, of in RANGE.findall(text):
-        if of.lower() == unit:
-            return int(low), int(high)
-    for high, of in MOST.findall(text):
-        if of.lower() == unit:
-            return int(high) // 2, int(high)
-    return None
+def _bounds(text: str, unit: str) -> tuple[int, int] | None:
+    """The least and the most of what a text asks for: 'under 20 words' -> (10, 20)."""
+    if found := re.search(RANGE.format(unit), text, re.I):
+        return int(found[1]), int(found[2])
+    found = re.search(MOST.format(unit), text, re.I)
+    return (int(found[2]) // 2, int(found[2])) if found else None
 
 
 def _items(listed: str) -> list[str]:
@@ -330,68 +408,6 @@ def _items(listed: str) -> list[str]:
     return [part for part in bare if part and len(part.split()) <= 5]
 
 
-def content_words(text: str) -> list[str]:
-    found = re.findall(r"[^\W\d_][\w'-]+", text)
-    return list(dict.fromkeys(word for word in found if word.lower() not in STOP))
-
-
-def answer(system: str, user: str, rng: Random) -> str:
-    """The model under test."""
-    asked = read_instructions(system, user)
-    if "json" in (system + user).lower():
-        return _json_reply(asked, system, user, rng)
-    if CHOICE.search(system + user) and (labels := _labels(user) or _labels(system)):
-        return _label_reply(asked, labels, system, user, rng)
-    return _prose(asked, user, rng)
-
-
-def _length(asked: Asked, user: str, rng: Random) -> int:
-    """Words this reply is going to have, roughly."""
-    stretch = 1.5 if asked.thorough else 1.0
-    if asked.words and rng.random() < asked.obedience:
-        return round(rng.uniform(max(asked.words[0], asked.words[1] * 0.6), asked.words[1]))
-    if bounds := asked.words or asked.hinted:
-        return max(5, round(bounds[1] * rng.gauss(1.35, 0.2) * stretch))
-    brief = re.search(r"haiku|poem|title|slogan|headline|tweet|one sentence", user, re.I)
-    return max(12, round((35 if brief else 165) * rng.gauss(1.0, 0.2) * stretch))
-
-
-def _prose(asked: Asked, user: str, rng: Random) -> str:
-    def follows(wish: bool, share: float = 1.0) -> bool:
-        return wish and rng.random() < asked.obedience * share
-
-    length = _length(asked, user, rng)
-    topics = content_words(sentences(user)[0] if user.strip() else "") or ["it"]
-    topic = " ".join(topics[-1:] if length < 30 else topics[-3:])
-    plain = follows(asked.plain)
-    wanted = [rng.choice(MENTIONS).format(x=x) for x in asked.mentions if follows(True)]
-    wanted += [PHRASE.format(x=x) for x in asked.phrases if follows(True)]
-    if follows(asked.example, 0.5 if asked.bullets else 1.0) or rng.random() < 0.1:
-        wanted.append(rng.choice(EXAMPLES))
-    rng.shuffle(wanted)
-    fill = [line.format(t=topic) for line in (SHORT_FILL if length < 30 else FILL)]
-    rng.shuffle(fill)
-    body = [fill[0], *wanted] + fill[1:] * 3
-    if not plain and rng.random() < 0.75:
-        body.insert(0, rng.choice(OPENINGS))
-    for line in rng.sample(FILLER, 0 if plain else rng.randint(0, 2)):
-        body.insert(rng.randint(1, 4), line)
-    shunned = [x for x in asked.avoid if follows(True)]
-    chosen: list[str] = []
-    for line in body:
-        said = line.lower()
-        if length >= len(line.split()) and not any(x in said for x in shunned):
-            chosen.append(line[0].upper() + line[1:])
-            length -= len(line.split())
-    while follows(bool(asked.lines)) and asked.lines and len(chosen) > asked.lines[1]:
-        at = rng.randrange(len(chosen) - 1)
-        first, second = chosen[at], chosen.pop(at + 1)
-        chosen[at] = f"{first.rstrip('.!?')}, and {second[0].lower()}{second[1:]}"
-    if follows(asked.bullets):
-        return "\n".join(f"- {line}" for line in chosen)
-    return " ".join(chosen) or topic
-
-
 def _labels(text: str) -> list[str]:
     text = re.sub(r"\([^)]*\)", "", text)
     lists = [_items(found) for found in LABELS.findall(text)] + [LABEL_LINE.findall(text)]
@@ -399,87 +415,35 @@ def _labels(text: str) -> list[str]:
     return next(fitting, [])
 
 
-def _label_reply(asked: Asked, labels: list[str], system: str, user: str, rng: Random) -> str:
-    given = set(word.lower() for word in content_words(user))
-    careful = 0.5 if re.search(r"example|step|careful|means|definition", system, re.I) else 1.0
-
-    def fit(label: str) -> float:
-        told = [line for line in sentences(system) if label.lower() in line.lower()]
-        known = COMMON_SENSE.get(label.lower(), "").split() + content_words(" ".join(told))
-        return len(given.intersection(word.lower() for word in known)) + rng.gauss(0, careful)
-
-    best = max(labels, key=fit)
-    if rng.random() < (asked.obedience if asked.bare else 0.3):
-        return best
-    return rng.choice(("The label is {}.", "**{}**", "I would say {}, given the wording.")).format(
-        best
-    )
-
-
-def _json_reply(asked: Asked, system: str, user: str, rng: Random) -> str:
-    told, hinted = KEYS.search(system), KEYS.search(user)
-    found = told or hinted
-    listed = re.split(r" (?:from|in|as|of)\b", found[1])[0] if found else "answer"
-    keys = [item.replace(" ", "_") for item in _items(listed)]
-    sure = asked.obedience if told else 0.7
-    kept = [key if rng.random() < sure else f"{key}_value" for key in keys]
-    reply = json.dumps({name: _value(key, user) for key, name in zip(keys, kept, strict=True)})
-    if rng.random() < (asked.obedience if asked.bare else 0.3):
-        return reply
-    return (
-        f"Here is what you asked for:\n\n```json\n{reply}\n```"
-        if rng.random() < sure
-        else (
-            "The details are: " + ", ".join(f"{key} is {_value(key, user)}" for key in keys) + "."
-        )
-    )
-
-
-def _value(key: str, text: str) -> str:
-    """What the key seems to ask for, found in the text."""
-    kinds = (
-        (r"mail", r"\S+@\S+\w"),
-        (r"date|day|when", r"\d{4}-\d\d-\d\d|\d{1,2}[./ ]\w+[./ ]\d{2,4}"),
-        (r"amount|total|price|count|number|age|quantity", r"\d+(?:[.,]\d+)?"),
-        (r"", r"[A-Z]\w+(?: [A-Z]\w+)+"),
-        (r"", r"\w+$"),
-    )
-    for name, pattern in kinds:
-        if re.search(name, key, re.I) and (found := re.search(pattern, text)):
-            return found[0]
-    return ""
+def content_words(text: str) -> list[str]:
+    found = re.findall(r"[^\W\d_][\w'-]+", text)
+    return list(dict.fromkeys(word for word in found if word.lower() not in STOP))
 
 
 # --- The judge -------------------------------------------------------------------------------
 
-FENCED = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)\n?^\1[ \t]*$", re.M | re.S)
+# A fence ends at the first line that begins like it.
+FENCED = re.compile(r"^(`{3,}|~{3,}).*\n((?:(?!\1).*\n)*?)\1.*$", re.M)
 
 
 def judge(message: str, rng: Random) -> str:
     """A verdict as JSON; it likes answers that stay on the question, with an example, no filler."""
     tagged = re.findall(r"<response[^>]*>(.*?)</response", message, re.S)
     response = (tagged or [block[1] for block in FENCED.findall(message)] or [message])[-1]
-    asked = set(content_words(message.replace(response, "")))
-    said = response.lower()
-    share = sum(word.lower() in said for word in asked) / max(1, len(asked))
-    filler = any(line.lower() in said for line in (*OPENINGS, *FILLER))
-    example = "example" in said or "analogy" in said
-    fits = 15 <= len(said.split()) <= 160
-    score = 3 + 3 * share + 1.5 * example + 1.5 * fits + (not filler) + rng.gauss(0, 0.5)
-    faults = [
-        fault
-        for fault, there in (
-            ("no example", not example),
-            ("filler", filler),
-            ("poor length", not fits),
-        )
-        if there
-    ]
-    verdict = {"score": round(min(10, max(0, score)), 1), "reason": ", ".join(faults) or "good"}
-    return _dressed(json.dumps(verdict), rng)
+    asked, said = content_words(message.replace(response, "")), response.lower()
+    found = {
+        "little to the question": sum(word.lower() in said for word in asked) < len(asked) / 4,
+        "no example": not re.search("example|analogy|imagine", said),
+        "filler": any(line.lower() in said for line in (*OPENINGS, *FILLER)),
+        "a poor length": not 15 <= len(said.split()) <= 160,
+    }
+    score = min(10.0, max(0.0, 9.0 - 1.7 * sum(found.values()) + rng.gauss(0, 0.5)))
+    reason = ", ".join(fault for fault, there in found.items() if there) or "nothing to add"
+    return _dressed(json.dumps({"reason": reason, "score": round(score, 1)}), rng)
 
 
 def _dressed(reply: str, rng: Random) -> str:
+    """Models fence a reply now and then that nobody wanted fenced."""
     return f"```\n{reply}\n```" if rng.random() < 0.015 else reply
 
 
@@ -489,10 +453,22 @@ SCORE = re.compile(r"\bscore\W{0,6}(\d+(?:\.\d+)?)", re.I)
 PLAIN_ATTEMPT = re.compile(
     r"^\W*prompt\W*:[ \t*]*(.+)(?:\n.*){0,8}?\n\W*score\W*?(\d+(?:\.\d+)?)", re.I | re.M
 )
-CRITERION = re.compile(
-    r"^\s*[-*]\s*(words|sentences|mentions|avoids|matches|equals|json|judge)\b[^:\n]*:\s*(.+)$",
-    re.M,
+KINDS = (
+    "words",
+    "sentences",
+    "mentions",
+    "avoids",
+    "matches",
+    "equals",
+    "json",
+    "judge",
+    "similar",
 )
+CRITERION = re.compile(rf"^[-*] *({'|'.join(KINDS)})\b[^:\n]*: *(.+)$", re.M)
+DESCRIBED = re.compile(r"^[-*] (\w+): (.+)$", re.M)
+STRATEGY = re.compile(r"^(?:strategy\W+)?(refine|combine|simplify|explore)\b", re.I | re.M)
+MISSED = ("missing", "missed", "wanted", "to avoid", "no match")
+CASE = re.compile(r"to the input '(.+)':\n(?:.*\n)+?.*\bwanted '([^']+)', got")
 GENERIC = sentences(
     "Give one concrete example. Use plain words and no filler. Start with the main point. "
     "Be thorough and comprehensive. You are a world-class expert. Use bullet points. "
@@ -502,42 +478,36 @@ GENERIC = sentences(
 
 
 def read_history(message: str) -> list[tuple[float, str]]:
-    """(score, prompt) of each attempt shown, the best last, or the one that is called the leader.
+    """(score, prompt) of each attempt shown, ascending, but one that is called the leader last.
 
     Fenced with the score in the line before or after, else lines `Prompt: ...` and `Score: N`.
     """
     shown: list[tuple[bool, float, str]] = []
     for block in FENCED.finditer(message):
-        headline = message[: block.start()].rstrip().rsplit("\n", 1)[-1]
-        after = message[block.end() :].lstrip().split("\n", 1)[0]
-        scores = SCORE.findall(headline) or SCORE.findall(after)
-        if scores and not re.search(r"(response|reply|answer).*score", headline, re.I):
-            shown.append(("the leader" in headline, float(scores[-1]), block[2].strip()))
+        before = message[: block.start() - 1].rpartition("\n")[2]
+        after = message[block.end() + 1 :].partition("\n")[0]
+        score = SCORE.search(before) or SCORE.search(after)
+        if score and "response" not in before[: score.start()]:
+            shown.append(("leader" in before, float(score[1]), block[2].strip()))
     if not shown:
         found = PLAIN_ATTEMPT.findall(message)
         shown = [(False, float(score), prompt.strip()) for prompt, score in found]
-    return [
-        (score, "" if prompt == "(no system prompt)" else prompt)
-        for _, score, prompt in sorted(shown)
-    ]
-
-
-def read_strategy(message: str) -> str:
-    """The strategy whose verb begins the last such line outside the fences, else refine."""
-    outside = FENCED.sub("", message)
-    named = re.findall(
-        r"^(?:\W*strategy\W+)?(refine|combine|simplify|explore)\b", outside, re.I | re.M
-    )
-    return named[-1].lower() if named else "refine"
+    return [(score, prompt) for _, score, prompt in sorted(shown)]
 
 
 def instructions_for(message: str, rng: Random) -> list[str]:
     """Sentences to build prompts from: some that the criteria suggest, some that rarely help."""
     found = list(GENERIC)
-    for kind, argument in CRITERION.findall(FENCED.split(message, maxsplit=1)[0]):
+    head = message.partition("\n```")[0]
+    for kind, argument in CRITERION.findall(head):
         found += _instructions(kind, re.sub(r" *\(weight [^)]*\) *$", "", argument), rng)
-    if case := re.search(r"to the input '(.+)':\n(?s:.+)\bwanted '([^']+)', got", message):
-        found.append(f"Example: {case[1]} => {case[2]}.")
+    named = [(name, text) for name, text in DESCRIBED.findall(head) if name not in KINDS]
+    if len(named) > 1:
+        found.append(f"Reply with one of these labels: {', '.join(name for name, _ in named)}.")
+        found += [f"The label {name} means {text.rstrip('.')}." for name, text in named]
+    if case := CASE.search(message):
+        one_sentence = re.sub(r"[.!?]+ *", ", ", case[1]).strip(", ")
+        found.append(f"Example: {one_sentence} => {case[2]}.")
     return list(dict.fromkeys(found))
 
 
@@ -577,6 +547,10 @@ def _subject(instruction: str) -> str:
     )
 
 
+def _spoken(prompt: str) -> list[str]:
+    return [] if prompt == "(no system prompt)" else sentences(prompt)
+
+
 class Agent:
     """One proposal in the making: sentences are added, dropped and exchanged."""
 
@@ -584,18 +558,21 @@ class Agent:
         self.rng = rng
         self.vocabulary = list(vocabulary)
         self.shown = read_history(message)
-        reasons = re.findall(
-            r"^.*\b(?:miss|want|avoid\b|no match).*$", FENCED.sub("", message), re.M
-        )
-        self.missed = [x for x in self.vocabulary if _subject(x) in " ".join(reasons)]
+        outside = FENCED.sub("", message)
+        lines = (line for line in outside.splitlines() if any(word in line for word in MISSED))
+        reasons = " ".join(lines)
+        self.missed = [x for x in self.vocabulary if _subject(x) in reasons]
+        named = STRATEGY.findall(outside)
+        self.strategy = named[-1].lower() if named else "refine"
+        self.leads = "the leader" in outside
 
-    def propose(self, strategy: str) -> str:
+    def propose(self) -> str:
         if not self.shown:
             thought, parts = "A first attempt with a few plain instructions.", self._any(1, 5)
         elif self.rng.random() < 0.01:
             thought, parts = "This direction is the right one.", self._parent()
         else:
-            thought, parts = getattr(self, f"_{strategy}")(self._parent())
+            thought, parts = getattr(self, f"_{self.strategy}")(self._start())
         prompt = " ".join(dict.fromkeys(parts)) or self.rng.choice(self.vocabulary)
         mark = "**" if self.rng.random() < 0.015 else ""
         return _dressed(f"{mark}THOUGHT:{mark} {thought}\n{mark}PROMPT:{mark} {prompt}", self.rng)
@@ -604,16 +581,22 @@ class Agent:
         pool = [line for line in self.vocabulary if line not in besides]
         return self.rng.sample(pool, min(self.rng.randint(least, most), len(pool)))
 
+    def _start(self) -> list[str]:
+        """The sentences to work on: those of the leader, when the message speaks of one."""
+        if self.leads and self.rng.random() < 0.85:
+            return _spoken(self.shown[-1][1])
+        return self._parent()
+
     def _parent(self) -> list[str]:
         """The sentences of a prompt shown; e times as likely per 0.4 points of its score."""
         best = max(score for score, _ in self.shown)
         weights = [math.exp((score - best) / 0.4) for score, _ in self.shown]
-        return sentences(self.rng.choices(self.shown, weights)[0][1])
+        return _spoken(self.rng.choices(self.shown, weights)[0][1])
 
     def _new(self, parts: Sequence[str]) -> str:
         """A sentence to add: against what was missed, from another prompt shown, or any."""
         chance = self.rng.random()
-        pool = self.missed if chance < 0.2 else self._parent() if chance < 0.4 else self.vocabulary
+        pool = self.missed if chance < 0.5 else self._parent() if chance < 0.65 else self.vocabulary
         return self.rng.choice([line for line in pool if line not in parts] or self.vocabulary)
 
     def _weakest(self, parts: Sequence[str]) -> str:
@@ -627,7 +610,7 @@ class Agent:
     def _refine(self, parts: list[str]) -> tuple[str, list[str]]:
         notes = []
         # In a long prompt a single edit would hardly show.
-        for _ in range(1 + (self.rng.random() < 0.35) + (len(parts) > 12)):
+        for _ in range(self.rng.choice((1, 1, 2, 3)) + (len(parts) > 12)):
             edit = self.rng.choices(("add", "drop", "exchange"), (5, 2, 3))[0]
             if edit != "add" and parts:
                 parts.remove(gone := self._weakest(parts))
@@ -640,7 +623,7 @@ class Agent:
     def _joined(self, parts: list[str]) -> list[str]:
         """Now and then two `Mention` sentences become one, which asks the same in less."""
         lists = [part for part in parts if part.startswith(("Mention ", "Cover: "))]
-        if len(lists) < 2 or self.rng.random() < 0.7:
+        if len(lists) < 2 or self.rng.random() < 0.5:
             return parts
         pair = self.rng.sample(lists, 2)
         topics = (re.sub(r"^(Mention|Cover:) |\.$", "", part) for part in pair)
@@ -671,9 +654,11 @@ class World:
     def __init__(
         self, landscape: str | Landscape = "text", seed: int = 0, noise: float | None = None
     ) -> None:
-        """`landscape`: "text" or a key of LANDSCAPES; `noise` replaces its standard deviation."""
-        found = LANDSCAPES[landscape] if landscape in LANDSCAPES else landscape
-        self.landscape = found if isinstance(found, Landscape) else None
+        """`landscape`: "text", a key of LANDSCAPES, or one's own; `noise` replaces its noise."""
+        if isinstance(landscape, str):
+            self.landscape = None if landscape == "text" else LANDSCAPES[landscape]
+        else:
+            self.landscape = landscape
         if self.landscape and noise is not None:
             self.landscape = replace(self.landscape, noise=_flat(noise))
         self.seed = seed
@@ -685,10 +670,14 @@ class World:
         message = f"{system}\n\n{user}"
         if "THOUGHT:" in message and "PROMPT:" in message:
             known = self.landscape.levers if self.landscape else instructions_for(message, rng)
-            return Agent(message, known, rng).propose(read_strategy(message))
+            return Agent(message, known, rng).propose()
         if '"score"' in message and re.search(r'"reason"|verdict|judge', message, re.I):
             return judge(message, rng)
-        return self.landscape.reply(system, rng) if self.landscape else answer(system, user, rng)
+        return (
+            self.landscape.reply(system, rng)
+            if self.landscape
+            else Model(system, user, rng).reply()
+        )
 
     def _generator(self, system: str, user: str, temperature: float) -> Random:
         request = f"{self.seed}\0{system}\0{user}".encode("utf-8", "surrogatepass")
@@ -854,6 +843,8 @@ class Simulator:
         self.world = World(landscape, seed, noise)
         self.latency, self.retry_after, self.models = latency, retry_after, models
         self.faults = dict(faults or {})
+        if sum(self.faults.values()) > 1:
+            raise ValueError(f"the shares of the faults add up to more than 1: {self.faults}")
         self.counts: Counter[str] = Counter()
         self._bucket = Bucket(rate_limit) if rate_limit else None
         self._requests = 0
@@ -919,13 +910,13 @@ class Simulator:
         if self.models and asked["model"] not in self.models:
             missing = f"The model `{asked['model']}` does not exist."
             return Reply(404, {"detail": missing})
-        self._closing.wait(self.latency)
         passes, headers = self._bucket.take() if self._bucket else (True, {})
         if not passes:
             return Reply(429, {"detail": "Rate limit exceeded"}, headers)
-        return self._spoiled(asked, headers)
+        self._closing.wait(self.latency)
+        return self._answer(asked, headers)
 
-    def _spoiled(self, asked: Mapping[str, Any], headers: dict[str, str]) -> Reply:
+    def _answer(self, asked: Mapping[str, Any], headers: dict[str, str]) -> Reply:
         """The completion, or the fault that is drawn for this request."""
         with self._lock:
             self._requests += 1
@@ -944,7 +935,8 @@ class Simulator:
         said = [(message["role"], _text(message["content"])) for message in asked["messages"]]
         system = "\n\n".join(text for role, text in said if role == "system")
         user = "\n\n".join(text for role, text in said if role != "system")
-        text = self.world.complete(system, user, asked.get("temperature", 1.0))
+        temperature = asked.get("temperature")
+        text = self.world.complete(system, user, 1.0 if temperature is None else temperature)
         room = asked.get("max_tokens") or 8192
         cut = _tokens(text) > room
         text = text[: room * 4] if cut else text
@@ -977,7 +969,9 @@ def _tokens(text: str) -> int:
 
 def _text(content: Any) -> str:
     """Content as a string, or as a list of parts."""
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
 
 
 def _fault(kind: str, message: str, given: Any, *where: str | int) -> dict[str, Any]:
@@ -988,22 +982,18 @@ def _problems(asked: Any) -> list[dict[str, Any]]:
     """Every field error at once, each with the input echoed, as FastAPI does."""
     if not isinstance(asked, dict):
         return [_fault("model_attributes_type", "Input should be a valid dictionary", asked)]
-    found = [
-        _fault("missing", "Field required", asked, name)
-        for name in ("messages", "model")
-        if name not in asked
-    ]
-    warmth = asked.get("temperature", 1.0)
-    if not isinstance(warmth, (int, float)) or not 0 <= warmth <= 2:
-        found.append(_fault("float_type", "Input should be from 0 to 2", warmth, "temperature"))
+    missing = [name for name in ("messages", "model") if name not in asked]
+    found = [_fault("missing", "Field required", asked, name) for name in missing]
+    for name, low, high in (("temperature", 0, 2), ("max_tokens", 1, math.inf)):
+        value = asked.get(name)
+        if value is not None and not (isinstance(value, (int, float)) and low <= value <= high):
+            found.append(_fault("out_of_range", f"Expected {low} to {high}", value, name))
     messages = asked.get("messages", [])
     if not isinstance(messages, list):
         return [*found, _fault("list_type", "Input should be a valid list", messages, "messages")]
     for i, message in enumerate(messages):
         given = message if isinstance(message, dict) else {}
-        if not isinstance(given.get("role"), str) or not isinstance(
-            given.get("content"), (str, list)
-        ):
+        if "role" not in given or not isinstance(given.get("content"), (str, list)):
             found.append(_fault("missing", "Role and content required", message, "messages", i))
     return found
 

@@ -1,5 +1,6 @@
-"""A made-up night, and what its page costs: `python -m tests.benchmark_page [experiments]`.
+"""A made-up night, and what its page costs: `python -m tests.benchmark_page [experiments [length]]`
 
+`length` repeats the text of each response (1: 60 words).
 Prints the page's size, the time and memory of writing it, and how long Chromium takes to open it.
 """
 
@@ -167,8 +168,8 @@ def requests_made(browser: Any) -> list[str]:
 
 
 def main() -> None:
-    experiments = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    history = night(experiments)
+    experiments, length = map(int, (sys.argv[1:] + ["5000", "1"][len(sys.argv) - 1 :])[:2])
+    history = night(experiments, words=length)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder, "report.html")
         seconds, memory = measure(page, history, experiments)
