@@ -178,8 +178,9 @@ class Client:
         self._defaulted = set(TEMPERATURES) - set(chosen)
         self._fields = {"max_tokens": max_tokens, **_checked_fields(extra_body or {})}
         self._wire = _Wire(_checked_key(api_key), base_url, deadline, allow_http)
-        self._gate = _Gate(patience, notify)
-        self._patience, self._notify = patience, notify
+        self.notify = notify  # may be replaced, by a display for instance
+        self._gate = _Gate(patience, lambda line: self.notify(line))
+        self._patience = patience
         self._catalogue: dict[str, dict[str, Any]] = {}  # model id -> the server's entry
         self._lock = threading.Lock()
 
@@ -203,8 +204,8 @@ class Client:
                     ) from error
         raise AssertionError("not reached")
 
-    def preflight(self) -> Preflight:
-        """Prices, then one real small call per distinct model; replaces an unknown default.
+    def preflight(self, system: str = "", user: str = "Reply with OK.") -> Preflight:
+        """Prices, then one real call per distinct model; replaces an unknown default.
 
         Raises FatalAPIError for whatever would fail every later call too.
         """
@@ -212,7 +213,7 @@ class Client:
         checks: list[ModelCheck] = []
         for role in self.models:
             if self.models[role] not in [check.id for check in checks]:
-                checks.append(self._check(role, problems))
+                checks.append(self._check(role, system, user, problems))
         return Preflight(checks, problems)
 
     def price(self, role: str) -> tuple[float, float] | None:
@@ -290,7 +291,7 @@ class Client:
                 return False
             if self.models[role] == unknown:
                 self.models.update(dict.fromkeys(self._defaulted, FALLBACK_MODEL))
-                self._notify(f"{unknown} is not served: using {FALLBACK_MODEL} instead")
+                self.notify(f"{unknown} is not served: using {FALLBACK_MODEL} instead")
         return True
 
     # --- models and prices
@@ -310,11 +311,11 @@ class Client:
                 self._catalogue[entry["id"]] = entry
         return [] if self._catalogue else ["no prices and limits: the server lists no models"]
 
-    def _check(self, role: str, problems: list[str]) -> ModelCheck:
+    def _check(self, role: str, system: str, user: str, problems: list[str]) -> ModelCheck:
         spent = Usage()
         began = time.monotonic()
         try:
-            self.generate_response("", "Reply with OK.", role=role, spent=spent)
+            self.generate_response(system, user, role=role, spent=spent)
         except _Exhausted as error:
             problems.append(str(error))
         except FatalAPIError:
@@ -917,7 +918,7 @@ class _Gate:
     ) -> None:
         self.stopped = False
         self.succeeded = False
-        self._patience, self._notify, self._clock = patience, notify, clock
+        self._patience, self.notify, self._clock = patience, notify, clock
         self._opens = 0.0
         self._window = math.inf  # calls under way at once
         self._running = 0  # of this wave
@@ -979,7 +980,7 @@ class _Gate:
                 if pace.measured and self._failures == 1:
                     self._window = math.inf  # the learned pace alone keeps a burst from following
             attempt = self._failures
-        self._notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
+        self.notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
         return wait
 
     def sleep(self, seconds: float) -> None:

@@ -150,7 +150,7 @@ class History:
         self.repeats = 0
         self.since_lead = 0
         self.failures: Counter[str] = Counter()
-        self.best_line: list[tuple[int, float]] = []
+        self.best_line: list[tuple[int, float]] = []  # iteration and estimate as it took the lead
         self.contenders: dict[
             int, list[Standing]
         ] = {}  # by target, as they stood before its confirmation
@@ -225,14 +225,14 @@ class History:
         ranked = self.top(CONTENDERS)
         tied = [s for s in ranked if s.estimate >= ranked[0].estimate - self.tie]
         before, self.leader = self.leader, min(tied, key=lambda s: len(s.prompt))
-        if before and normalise(before.prompt) == normalise(self.leader.prompt):
+        unchanged = before and normalise(before.prompt) == normalise(self.leader.prompt)
+        if unchanged or normalise(self.leader.prompt) != normalise(experiment.prompt):
             return False
-        self.since_lead = 0
-        self.best_line.append((experiment.iteration or 0, self.leader.estimate))
-        took = normalise(self.leader.prompt) == normalise(experiment.prompt)
-        if took and experiment.kind == "proposal":
+        if experiment.kind in ("baseline", "proposal"):
+            self.since_lead = 0
+            self.best_line.append((experiment.iteration or 0, self.leader.estimate))
             self._leads[experiment.strategy] += 1
-        return took
+        return True
 
     def _standing(self, tally: _Tally) -> Standing:
         estimate, deviation = self._variances.posterior(tally.n, tally.mean)
@@ -272,7 +272,7 @@ class History:
         tally = self._tallies.get(normalise(prompt))
         return [trial for record in tally.records for trial in record.trials] if tally else []
 
-    def next_number(self, running: Container[int] = ()) -> int:
+    def next_number(self, running: Container[object] = ()) -> int:
         """The lowest iteration that is neither scored nor running; a failed one is tried again."""
         number = self._lowest
         while number in self._numbers or number in running:

@@ -31,8 +31,9 @@ from options import (
     parse_arguments,
     task_temperature,
 )
+from page import write_page
 from program import Program, ProgramError, load_program
-from report import Display, write_page
+from report import Display
 from results import Experiment, Results, ResultsError, Trial, load
 from scorer import ScoreError, check_criteria
 
@@ -298,7 +299,7 @@ def run_all(
             conclude(run)
             return exit_code(run)
         try:
-            client.preflight()
+            client.preflight(program.baseline, program.question(program.inputs[0]))
         except Interrupted:
             return 128 + interruption.signal
         refuse_unknown_price(run)

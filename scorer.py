@@ -1,7 +1,7 @@
 """Scores one response: a table of criterion kinds, each 0 to 1, their weighted mean times 10.
 
 A new kind is one function and its line in `KINDS`. Only `judge` asks a model. What cannot be scored
-is a `ScoreError`, never a number. `stress` tries the criteria on responses that deserve little.
+is a `ScoreError`, never a number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,9 +30,6 @@ from program import (
 )
 
 MATCH_SECONDS = 0.5  # what one search of a `matches` pattern may take
-ENOUGH = 7.0  # points from which a cheap trick is a warning
-STRESSED_INPUTS = 20  # inputs that the tricks are tried on
-LONGEST_TRICK = 1000  # words
 
 JUDGE_SYSTEM = """\
 You are a strict and fair judge. You answer one question about one response to a task.
@@ -572,103 +568,3 @@ KINDS: dict[str, Kind] = {
     "similar": Kind(read_literal, similar),
     "judge": Kind(read_literal, mark=None),
 }
-
-
-# --- stress test ---
-
-LOREM = (
-    "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut"
-    " labore et dolore magna aliqua ut enim ad minim veniam quis nostrud exercitation ullamco"
-    " laboris nisi ut aliquip ex ea commodo consequat"
-).split()
-REFUSAL = "I'm sorry, but I can't help with that."
-ADD_JUDGE = "add 'judge: Does the response do what the task asks, correctly and clearly?'"
-TRUST_JUDGE = "only the judge can tell, so give it more weight"
-
-
-@dataclass(frozen=True)
-class Trick:
-    """A response that deserves little; `warning` says what to add when it scores `ENOUGH`."""
-
-    name: str
-    response: str
-    score: float
-    warning: str = ""
-
-
-def stress(program: Program) -> list[Trick]:
-    """Scores cheap tricks by the rules, without a call; a judge is taken to give 0, as it should.
-
-    The mean over the first inputs; the response shown is the one to the first. [] when no criterion
-    is a rule. The program must have passed `check_criteria`; raises ScoreError for a slow pattern.
-    """
-    rules = tuple(c for c in program.criteria if not is_judge(c))
-    if not rules:
-        return []
-    tried: dict[str, list[tuple[str, float, str]]] = {}
-    for given in program.inputs[:STRESSED_INPUTS]:
-        for name, response, remedy in tricks(program, rules, given):
-            marks = dict.fromkeys(judge_labels(program), (0.0, ""))
-            marks |= {c.label: by_rule(c, given, response) for c in rules}
-            value = weighted(program.criteria, marks).value
-            tried.setdefault(name, []).append((response, value, remedy))
-    return [weighed(name, runs) for name, runs in tried.items()]
-
-
-def weighed(name: str, runs: list[tuple[str, float, str]]) -> Trick:
-    response, _, remedy = runs[0]
-    mean = sum(value for _, value, _ in runs) / len(runs)
-    warning = f"'{name}' scores {mean:.1f}: {remedy}"
-    return Trick(name, response, mean, warning if mean >= ENOUGH else "")
-
-
-def tricks(
-    program: Program, rules: tuple[Criterion, ...], given: Input
-) -> Iterator[tuple[str, str, str]]:
-    """(name, response, what would see through it) of each trick on one input."""
-    arguments = {c.kind: read_argument(c, given) for c in rules}
-    length = middle(arguments.get("words", (60, 60)))
-    stops = middle(arguments.get("sentences", (length // 12, length // 12)))
-    mentioned = [read_argument(c, given) for c in rules if c.kind == "mentions"]
-    keywords = [name.split(" | ")[0] for groups in mentioned for name, _ in groups]
-    answers = Counter(i.expected for i in program.inputs if i.expected)
-    judge = TRUST_JUDGE if needs_judge(program) else ADD_JUDGE
-    longer = judge if "words" in arguments else "add 'words: 20+'"
-    yield "nothing at all", "", longer
-    yield "the task repeated", program.question(given), f"add 'avoids: {opening(program.task)}'"
-    yield "the goal repeated", program.goal, judge
-    yield "a refusal", REFUSAL, "add 'avoids: sorry | can't help | cannot help'"
-    yield "one word over and over", " ".join(["word"] * length), judge
-    yield "lorem ipsum of the right length", filler(length, stops, []), judge
-    yield "the criteria themselves", "\n".join(c.label for c in rules), judge
-    if given.text:
-        yield "the input repeated", given.text, judge
-    if keywords:
-        yield "the keywords as a list", ", ".join(keywords), longer
-        yield "the keywords in lorem ipsum", filler(length, stops, keywords), judge
-    if "json" in arguments:
-        form = json.dumps(dict.fromkeys(arguments["json"], ""))
-        yield "the JSON form left empty", form, "add 'equals: {expected}'"
-    if answers:
-        yield "the same answer always", answers.most_common(1)[0][0], "add inputs of other answers"
-
-
-def opening(task: str) -> str:
-    """The first words of the task, as an argument of `avoids`."""
-    return " ".join(re.split(r"[,|{\n]", task.strip() or "task")[0].split()[:6])
-
-
-def middle(band: Band) -> int:
-    low, high = band
-    return min(LONGEST_TRICK, low if high == float("inf") else round((low + high) / 2))
-
-
-def filler(length: int, stops: int, keywords: list[str]) -> str:
-    """Meaningless text of so many words and sentences, the keywords spread over it."""
-    count = max(0, length - sum(len(keyword.split()) for keyword in keywords))
-    text = [LOREM[i % len(LOREM)] for i in range(count)]
-    for place, keyword in enumerate(keywords):
-        text.insert(place * len(text) // len(keywords), keyword)
-    size = max(1, -(-len(text) // max(1, stops)))
-    pieces = [" ".join(text[i : i + size]) for i in range(0, len(text), size)]
-    return " ".join(f"{piece[:1].upper()}{piece[1:]}." for piece in pieces)

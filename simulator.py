@@ -635,9 +635,12 @@ class Agent:
         return "Two strong prompts share a direction; this joins their best sentences.", kept
 
     def _simplify(self, parts: list[str]) -> tuple[str, list[str]]:
-        gone = {self._weakest(parts) for _ in range(self.rng.randint(1, 2)) if parts}
+        gone = [self._weakest(parts) for _ in range(self.rng.randint(1, 2)) if parts]
         kept = [part for part in parts if part not in gone]
-        return f"Fewer instructions are easier to follow, so without: {' '.join(gone)}", kept
+        return (
+            f"Fewer instructions are easier to follow, so without: {' '.join(dict.fromkeys(gone))}",
+            kept,
+        )
 
     def _explore(self, parts: list[str]) -> tuple[str, list[str]]:
         known = {part for _, prompt in self.shown for part in sentences(prompt)}

@@ -20,7 +20,7 @@ from typing import Any
 
 from confirmation import Step, next_steps
 from history import History
-from report import write_page
+from page import write_page
 from results import Experiment, Trial
 
 FLAGS = (

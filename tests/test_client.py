@@ -1080,3 +1080,16 @@ def test_without_a_limit_the_pace_costs_nothing() -> None:
     for turn in turns:
         gate.answered(turn, {})
     assert gate.delay("m") == 0
+
+
+def test_notices_go_where_notify_points_at_that_moment(
+    http: responses.RequestsMock, waits: Waits
+) -> None:
+    http.post(CHAT, status=503)
+    http.post(CHAT, json=answer())
+    before: list[str] = []
+    after: list[str] = []
+    client = make(lines=before)
+    client.notify = after.append
+    client.generate_response("", "x")
+    assert not before and len(after) == 1

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-import report
+import page as module
 from history import History
-from report import differences, write_page
+from page import differences, write_page
 from results import Experiment, Trial
 from tests.benchmark_page import chromium, night, no_browser, open_page, requests_made
 
@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_page(
 
     path = tmp_path / "report.html"
     before = write(path, night(5))
-    monkeypatch.setattr(report, "plotly_js", full)
+    monkeypatch.setattr(module, "plotly_js", full)
     with pytest.raises(OSError, match="No space"):
         write(path, night(6))
     assert path.read_text(encoding="utf-8") == before
@@ -81,8 +81,8 @@ def test_a_failed_write_leaves_the_old_page(
 
 
 def test_long_texts_are_cut_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "PAGE_TEXT", 50_000)
-    monkeypatch.setattr(report, "PAGE_TRIALS", 66)
+    monkeypatch.setattr(module, "PAGE_TEXT", 50_000)
+    monkeypatch.setattr(module, "PAGE_TRIALS", 66)
     history = night(60, words=20)
     page = write(tmp_path / "report.html", history)
     assert "more characters in the results file]" in page
@@ -121,7 +121,7 @@ def test_differences_are_by_word(old: str, new: str, parts: str) -> None:
 
 
 def test_a_script_cannot_be_left_from_within_json() -> None:
-    text = report.script_json({"a": EVIL + "\u2028&"})
+    text = module.script_json({"a": EVIL + "\u2028&"})
     assert json.loads(text) == {"a": EVIL + "\u2028&"}
     assert not re.search("[<>&\u2028]", text)
 

@@ -16,9 +16,11 @@ from types import SimpleNamespace
 import pytest
 
 import report
-from confirmation import next_steps
+from confirmation import Ablation, next_steps
 from history import History
-from report import Display, duration, excerpt, fair_cap, money, summary, visible
+from intervals import Interval
+from page import fair_cap
+from report import Display, duration, excerpt, money, summary, visible
 from results import Experiment, Trial
 
 ROOT = Path(report.__file__).parent
@@ -39,7 +41,7 @@ def experiment(number: int, scores: list[float], **changes: object) -> Experimen
         cost=0.0005,
         seconds=2.0,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 @pytest.fixture
@@ -159,6 +161,27 @@ def test_without_a_confirmation_the_last_report_says_so(
     Display(target=2).report(evening, final=True)
     out = capsys.readouterr().out
     assert "  caution    not confirmed" in out and "\nconfirmed: " not in out
+
+
+def test_an_ablation_is_a_table_and_the_shortened_prompt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sentences = [
+        ("Be brief.", Interval(1.2, 0.8, 1.6, 8)),
+        ("Be kind.", Interval(0.1, -0.4, 0.6, 8)),
+    ]
+    loss = Interval(0.05, -0.3, 0.4, 15)
+    Display(target=9).ablation(Ablation(sentences, "Be brief.", loss))
+    assert capsys.readouterr().out == textwrap.dedent("""
+        == what each sentence is worth, with its 95 % interval ==
+          +1.20      0.80 to 1.60     Be brief.
+          +0.10      -0.40 to 0.60    Be kind.
+          shortened  loses +0.05 (95 % interval -0.30 to 0.40), nothing measurable
+                     Be brief.
+
+        """)
+    Display(target=9).ablation(Ablation(sentences, "Be brief. Be kind.", None))
+    assert "shortened  nothing: no sentence can go" in capsys.readouterr().out
 
 
 def test_a_report_of_nothing_does_not_fail(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def test_any_text_survives_a_round_trip(path: Path, text: str) -> None:
         replace(FIRST, score=float("nan")),
         replace(FIRST, extra={"x": float("inf")}),
         replace(FIRST, extra={"x": object()}),
-        replace(FIRST, score="8"),  # type: ignore[arg-type]
+        replace(FIRST, score="8"),
         replace(FIRST, score=True),
     ],
 )
@@ -170,7 +170,7 @@ def test_the_four_fields_of_an_older_file_are_enough(path: Path) -> None:
     old = {"prompt": "p", "response": "r", "score": 8, "timestamp": "2026-01-01"}
     path.write_text(json.dumps([old]))
     (experiment,), _ = reopened(path)
-    assert experiment == Experiment(None, **{**old, "score": 8.0})  # type: ignore[arg-type]
+    assert experiment == Experiment(None, **{**old, "score": 8.0})
     assert json.loads(path.read_bytes()) == [old]
 
 

@@ -25,7 +25,6 @@ from scorer import (
     needs_judge,
     read_verdict,
     score,
-    stress,
 )
 
 HERE = Path(__file__).parent.parent
@@ -430,35 +429,6 @@ def test_any_verdict_is_read_or_refused(reply):
         pass
 
 
-# --- stress test ---
-
-
-def test_warns_of_tricks_that_pay():
-    tricks = {trick.name: trick for trick in stress(program("mentions: alpha, beta | gamma"))}
-    assert len(tricks) >= 8
-    assert tricks["the keywords as a list"].response == "alpha, beta"
-    assert "add 'words: 20+'" in tricks["the keywords as a list"].warning
-    assert tricks["a refusal"].score == 0 and not tricks["a refusal"].warning
-    assert "scores 10.0: add 'judge: " in tricks["the keywords in lorem ipsum"].warning
-
-
-def test_tricks_fit_the_bands():
-    names = {t.name: t.score for t in stress(program("words: 60-120", "sentences: 4-6"))}
-    assert names["lorem ipsum of the right length"] == 10
-
-
-def test_the_commonest_answer_scores_its_share():
-    inputs = tuple(Input(f"{n}", "ham" if n else "spam") for n in range(10))
-    tricks = {t.name: t for t in stress(program("equals: {expected}", inputs=inputs))}
-    assert tricks["the same answer always"].score == pytest.approx(9)
-    assert "add inputs of other answers" in tricks["the same answer always"].warning
-
-
-def test_a_judge_is_taken_to_see_through_tricks():
-    assert stress(program()) == stress(program("judge: Good?")) == []
-    assert all(trick.score <= 5 for trick in stress(program("judge: Good?", "words: 1-99")))
-
-
 # --- what ships ---
 
 
@@ -466,7 +436,6 @@ def test_a_judge_is_taken_to_see_through_tricks():
 def test_what_ships_is_sound(path):
     whole = load_program(path)
     check_criteria(whole)
-    assert not [trick for trick in stress(whole) if trick.warning]
     if path.parent.name == "examples":
         assert len(whole.inputs) >= 8 and whole.held_out
 
@@ -478,13 +447,3 @@ def test_the_shipped_criteria_leave_headroom():
     whole = load_program(HERE / "program.md")
     assert 4 <= score(None, whole, whole.inputs[0], REPLIES["plain"]).value <= 7
     assert score(None, whole, whole.inputs[0], REPLIES["good"]).value > 9.5
-
-
-def test_scoring_is_quick():
-    whole = load_program(HERE / "program.md")
-    texts = [f"{REPLIES['plain']} {n}" for n in range(50)]
-    score(None, whole, whole.inputs[0], texts[0])
-    began = time.process_time()
-    for text in texts:
-        score(None, whole, whole.inputs[0], text)
-    assert (time.process_time() - began) / len(texts) < 0.004  # seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,25 @@ def test_the_same_seed_says_the_same() -> None:
     assert told() == told()
     assert told() != [World(seed=4).complete("Be brief.", QUESTION) for _ in range(5)]
     assert len(set(told())) > 1
+
+
+def test_another_process_says_the_same() -> None:
+    message = CRITERIA + shown((8.0, "Mention moon. Be brief. Stay factual. Cover: dam; turbine."))
+    asked = [AGENT, f"{message}\n# Now\nSimplify the leader."]
+    script = (
+        "import sys, simulator; world = simulator.World()\n"
+        "print([world.complete(*sys.argv[1:]) for _ in range(30)])"
+    )
+
+    def told(hash_seed: str) -> str:
+        command = [sys.executable, "-c", script, *asked]
+        folder = Path(simulator.__file__).parent
+        variables = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        return subprocess.run(
+            command, cwd=folder, env=variables, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert told("1") == told("2") != ""
 
 
 def test_the_order_of_other_requests_does_not_matter() -> None:
