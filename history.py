@@ -208,7 +208,7 @@ class History:
         if tally is None:
             tally = self._tallies[key] = _Tally(experiment.prompt, experiment.iteration)
             insort(self._lengths, (len(key), key.casefold(), key))
-        if experiment.kind == "baseline" and self._baseline is None:
+        if experiment.kind == "baseline":
             self._baseline = tally
         self._variances.count(tally, -1)
         if tally.n:

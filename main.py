@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -20,10 +21,10 @@ from pathlib import Path
 from types import FrameType
 
 from agent import ProposalError, propose_experiment
-from client import APIError, Client, FatalAPIError, Interrupted, Usage
+from client import TEMPERATURES, APIError, Client, FatalAPIError, Interrupted, Usage
 from confirmation import Ablation, ablate, next_steps, outcome
 from experiment import AT_ONCE, open_history, run_experiment, score_responses, scored
-from history import PASSES, History
+from history import PASSES, History, normalise
 from options import (
     SettingError,
     client_from_environment,
@@ -39,6 +40,7 @@ from scorer import ScoreError, check_criteria
 
 FAILURES = 5  # failed experiments in a row that end the run
 SEED = 1  # of the demo
+SIMULATED = "simulated/model"  # the demo's model, as the simulator lists it
 SPOILS_ONE = (APIError, ProposalError, ScoreError)
 
 DEMO = "demo: the model is simulated; no key, no network, and nothing here is about a real model"
@@ -64,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output is gone; what was recorded stands
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def command(options: argparse.Namespace) -> int:
@@ -88,7 +93,7 @@ def demo(options: argparse.Namespace, program: Program) -> int:
     options.results.unlink(missing_ok=True)
     print(DEMO)
     with Simulator(seed=SEED) as server:
-        client = Client("none", server.url, dict.fromkeys(("agent", "task", "judge"), "simulated"))
+        client = Client("none", server.url, dict.fromkeys(TEMPERATURES, SIMULATED))
         code = run_all(options, program, client, at_once=1)  # in order: the demo can be repeated
     print(DEMO)
     return code
@@ -224,6 +229,7 @@ def record(run: Run, ended: Future[Experiment]) -> None:
         run.fatal = run.fatal or error
         return
     took_lead = run.history.add(experiment)
+    tell(run.display, run.results)
     run.display.iteration(experiment, run.history, took_lead)
     run.failures = run.failures + 1 if experiment.error else 0
     if run.failures >= FAILURES:
@@ -236,7 +242,8 @@ def record(run: Run, ended: Future[Experiment]) -> None:
 
 
 def next_baseline(run: Run, running: Collection[object]) -> tuple[object, Job] | None:
-    if run.history.baseline or running:
+    baseline, wanted = run.history.baseline, normalise(run.program.baseline)
+    if running or (baseline and normalise(baseline.prompt) == wanted):
         return None
     experiment = Experiment(0, "baseline", "baseline", prompt=run.program.baseline)
     passes = 1 if run.history.deterministic else PASSES
@@ -254,8 +261,7 @@ def next_proposal(run: Run, running: Collection[object]) -> tuple[object, Job] |
 
 def next_confirmation(run: Run, running: Collection[object]) -> tuple[object, Job] | None:
     target = run.history.completed
-    held_out = [given.text for given in run.program.held_out]
-    for step in next_steps(run.history, target, held_out):
+    for step in next_steps(run.history, target, held_out_texts(run)):
         if (step.stage, step.prompt) not in running:
             experiment = Experiment(target, "confirmation", step.stage, prompt=step.prompt)
             job = partial(measure, run, experiment, step.passes, step.held_out)
@@ -290,8 +296,7 @@ def run_all(
     client.notify = display.wait
     interruption = Interruption(client)
     with Results(options.results) as results, display:
-        for notice in results.notices:
-            display.say(notice)
+        tell(display, results)
         history, _ = opened(results, program, client)
         run = Run(program, client, results, history, display, options, interruption, at_once)
         if is_complete(run):
@@ -299,12 +304,12 @@ def run_all(
             conclude(run)
             return exit_code(run)
         try:
-            client.preflight(program.baseline, program.question(program.inputs[0]))
+            found = client.preflight(program.baseline, program.question(program.inputs[0]))
         except Interrupted:
             return 128 + interruption.signal
         refuse_unknown_price(run)
         run.history, notices = opened(results, program, client)  # the default model may be gone
-        for notice in [*notices, start_line(run)]:
+        for notice in [*notices, *found.problems, start_line(run)]:
             display.say(notice)
         if options.ablate:
             take_apart(run)
@@ -326,14 +331,26 @@ def take_apart(run: Run) -> None:
         run.display.ablation(result)
 
 
+def tell(display: Display, results: Results) -> None:
+    """Say what the results file had to be healed of, once."""
+    while results.notices:
+        display.say(results.notices.pop(0))
+
+
 def opened(results: Results, program: Program, client: Client) -> tuple[History, list[str]]:
     return open_history(results.experiments, program, client.models, client.temperatures["task"])
 
 
+def held_out_texts(run: Run) -> list[str]:
+    return [given.text for given in run.program.held_out]
+
+
 def is_complete(run: Run) -> bool:
+    """Whether nothing is left to do, so that neither key nor network is needed."""
     options, history = run.options, run.history
-    confirmed = options.no_confirm or outcome(history, history.completed) is not None
-    return history.completed >= options.iterations and confirmed and not options.ablate
+    if options.ablate or history.completed < options.iterations or next_baseline(run, ()):
+        return False
+    return options.no_confirm or not next_steps(history, history.completed, held_out_texts(run))
 
 
 def refuse_unknown_price(run: Run) -> None:
@@ -363,14 +380,13 @@ def exit_code(run: Run) -> int:
     if run.fatal is not None:
         raise run.fatal
     if limit := run.limit():
-        run.display.say(f"{limit}; everything is kept, the same command goes on")
+        run.display.wait(f"{limit}; everything is kept, the same command goes on")
     return 128 + run.interruption.signal if run.interruption.signal else 0
 
 
 def write_report(run: Run, *, running: bool) -> None:
-    """report.html; failing to write it never stops the run."""
     path = beside(run.options.results, "report.html")
-    try:
+    with warning(run.display, path):
         write_page(
             path,
             run.history,
@@ -379,8 +395,15 @@ def write_report(run: Run, *, running: bool) -> None:
             running=running,
             simulated=run.options.demo,
         )
+
+
+@contextmanager
+def warning(display: Display, path: Path) -> Iterator[None]:
+    """What is derived from the records may fail to be written: a line, and the run goes on."""
+    try:
+        yield
     except OSError as error:
-        run.display.wait(f"warning: {path} was not written: {error.strerror or error}")
+        display.wait(f"warning: {path} was not written: {error.strerror or error}")
 
 
 def beside(results: Path, name: str) -> Path:
@@ -397,11 +420,9 @@ def write_winner(run: Run) -> None:
         return
     path = beside(run.options.results, "best-prompt.txt")
     partial_path = path.with_name(f".{path.name}.partial")
-    try:
+    with warning(run.display, path):
         partial_path.write_text(f"{found.winner}\n", encoding="utf-8", errors="backslashreplace")
         os.replace(partial_path, path)
-    except OSError as error:
-        run.display.wait(f"warning: {path} was not written: {error.strerror or error}")
 
 
 class Interruption:
@@ -428,34 +449,36 @@ def show_report(options: argparse.Namespace) -> int:
     if not experiments:
         raise ResultsError(f"{options.results} holds no experiments yet; python main.py begins")
     history, text = recorded_history(experiments, options)
-    display = Display(target=options.iterations, quiet=False)
+    simulated = SIMULATED in experiments[-1].models.values()
+    display = Display(target=options.iterations, quiet=options.quiet, simulated=simulated)
     display.report(history, final=True)
     path = beside(options.results, "report.html")
-    write_page(
-        path,
-        history,
-        program_text=text,
-        target=options.iterations,
-        running=False,
-        simulated="simulated" in experiments[-1].models.values(),
-    )
-    display.say(f"wrote {path}")
+    with warning(display, path):
+        write_page(
+            path,
+            history,
+            program_text=text,
+            target=options.iterations,
+            running=False,
+            simulated=simulated,
+        )
+        display.say(f"wrote {path}")
     return 0
 
 
 def recorded_history(
     experiments: Sequence[Experiment], options: argparse.Namespace
 ) -> tuple[History, str]:
-    """The latest series, by the present criteria where program.md still asks the same."""
-    last = experiments[-1]
+    """The latest series with its program, by the present criteria where it is still asked."""
+    last, temperature = experiments[-1], task_temperature(environment())
     try:
         program = load_program(options.program)
         check_criteria(program)
+        if program.digest(last.models.get("task", ""), temperature) == last.program:
+            history, _ = open_history(experiments, program, last.models, temperature)
+            return history, program.text
     except ProgramError:
-        return History(e for e in experiments if e.program == last.program), ""
-    temperature = task_temperature(environment())
-    if program.digest(last.models.get("task", ""), temperature) == last.program:
-        return open_history(experiments, program, last.models, temperature)[0], program.text
+        pass  # it has moved on; the records stand for themselves
     same = (e for e in experiments if (e.program, e.criteria) == (last.program, last.criteria))
     return History(same), ""
 
