@@ -43,7 +43,7 @@ SEED = 1  # of the demo
 SIMULATED = "simulated/model"  # the demo's model, as the simulator lists it
 SPOILS_ONE = (APIError, ProposalError, ScoreError)
 
-DEMO = "demo: the model is simulated; no key, no network, and nothing here is about a real model"
+DEMO = "demo: a simulated model, no key, no network; no figure here is about a real one"
 ALL_DONE = "all {done} iterations are done; --iterations N goes on to a larger number"
 STOPPING = b"\nstopping: what runs is ended and recorded first; Ctrl-C again drops it\n"
 DROPPED = b"\ndropped what was running; everything recorded is safe\n"
