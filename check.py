@@ -19,6 +19,7 @@ from confirmation import FINAL, ROUND
 from experiment import AT_ONCE
 from history import PASSES
 from program import Criterion, Input, Program
+from report import count, duration
 from scorer import (
     Band,
     by_rule,
@@ -39,7 +40,7 @@ RACED = 1.5  # passes of an average proposal, as the demo has them
 def rehearse(program: Program, client: Client, options: argparse.Namespace) -> int:
     """Print what the run would do and cost, and every problem in sight; 0 where there is none."""
     found = client.preflight(program.baseline, program.question(program.inputs[0]))
-    print(f"{program.name}: {_count(program)}")
+    print(f"{program.name}: {_summary(program)}")
     for model in found.models:
         print(_model_line(model))
     for line in _forecast(program, client, found, options):
@@ -63,10 +64,10 @@ def rehearse(program: Program, client: Client, options: argparse.Namespace) -> i
     return 0
 
 
-def _count(program: Program) -> str:
-    criteria = f"{len(program.criteria)} criteria" if program.criteria else "judged by the goal"
+def _summary(program: Program) -> str:
+    criteria = count(len(program.criteria), "criterion", "criteria")
     held_out = f", {len(program.held_out)} held out" if program.held_out else ""
-    return f"{len(program.inputs)} inputs{held_out}, {criteria}"
+    return f"{count(len(program.inputs), 'input')}{held_out}, {criteria if program.criteria else 'judged by the goal'}"
 
 
 def _model_line(model: ModelCheck) -> str:
@@ -96,8 +97,8 @@ def _forecast(
     calls = expected_calls(program, options.iterations, not options.no_confirm)
     first = next(model for model in found.models if "task" in model.roles)
     prompt, output = first.prompt_tokens, first.completion_tokens
-    yield f"first call: {first.seconds:.1f} s, {prompt or '?'} + {output or '?'} tokens"
-    yield f"\nexpected for {options.iterations} iterations, roughly, from that call:"
+    yield f"first call: {duration(first.seconds)}, {prompt or '?'} + {output or '?'} tokens"
+    yield f"\nexpected for {count(options.iterations, 'iteration')}, roughly, from that call:"
     yield f"  calls     {calls:,}"
     if prompt is not None and output is not None:
         # the agent reads the history, up to its budget of characters at four a token
@@ -106,10 +107,9 @@ def _forecast(
         if first.price:
             yield f"  cost      ${read * first.price[0] + calls * output * first.price[1]:,.2f}"
     side_by_side = min(AT_ONCE, len(program.inputs))
-    hours = calls / side_by_side / options.workers * first.seconds / 3600
+    seconds = calls / side_by_side / options.workers * first.seconds
     limit = first.requests_per_minute
-    hours = max(hours, calls / limit / 60) if limit else hours
-    yield f"  duration  {hours:.1f} h" if hours >= 1 else f"  duration  {hours * 60:.0f} min"
+    yield f"  duration  {duration(max(seconds, calls / limit * 60) if limit else seconds)}"
 
 
 # --- stress test ---
@@ -203,8 +203,8 @@ def middle(band: Band) -> int:
 
 def filler(length: int, stops: int, keywords: list[str]) -> str:
     """Meaningless text of so many words and sentences, the keywords spread over it."""
-    count = max(0, length - sum(len(keyword.split()) for keyword in keywords))
-    text = [LOREM[i % len(LOREM)] for i in range(count)]
+    words = max(0, length - sum(len(keyword.split()) for keyword in keywords))
+    text = [LOREM[i % len(LOREM)] for i in range(words)]
     for place, keyword in enumerate(keywords):
         text.insert(place * len(text) // len(keywords), keyword)
     size = max(1, -(-len(text) // max(1, stops)))

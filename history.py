@@ -207,7 +207,8 @@ class History:
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = _Tally(experiment.prompt, experiment.iteration)
-            insort(self._lengths, (len(key), key.casefold(), key))
+            folded = key.casefold()
+            insort(self._lengths, (len(folded), folded, key))
         if experiment.kind == "baseline":
             self._baseline = tally
         self._variances.count(tally, -1)
@@ -312,13 +313,14 @@ class History:
         with self.lock:
             if key in self._tallies:
                 return self._tallies[key].prompt
+            folded = key.casefold()
             # ratio r allows a length difference of at most (2 - 2r)/r of the shorter
             slack = (200 - 2 * NEAR) / NEAR
-            low = bisect_left(self._lengths, (math.floor(len(key) / (1 + slack)),))
-            high = bisect_right(self._lengths, (math.ceil(len(key) * (1 + slack)) + 1,))
+            low = bisect_left(self._lengths, (math.floor(len(folded) / (1 + slack)),))
+            high = bisect_right(self._lengths, (math.ceil(len(folded) * (1 + slack)) + 1,))
             near = self._lengths[low:high]
         found = process.extractOne(
-            key.casefold(), [text for _, text, _ in near], scorer=fuzz.ratio, score_cutoff=NEAR
+            folded, [text for _, text, _ in near], scorer=fuzz.ratio, score_cutoff=NEAR
         )
         return self._tallies[near[found[2]][2]].prompt if found else None
 

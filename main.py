@@ -40,7 +40,7 @@ from scorer import ScoreError, check_criteria
 
 FAILURES = 5  # failed experiments in a row that end the run
 SEED = 1  # of the demo
-SIMULATED = "simulated/model"  # the demo's model, as the simulator lists it
+SIMULATED = "simulated/model"  # as the simulator lists it
 SPOILS_ONE = (APIError, ProposalError, ScoreError)
 
 DEMO = "demo: a simulated model, no key, no network; no figure here is about a real one"
@@ -291,16 +291,17 @@ def run_all(
         target=options.iterations,
         verbose=options.verbose,
         quiet=options.quiet,
-        simulated=options.demo,
+        simulated=SIMULATED in client.models.values(),
     )
     client.notify = display.wait
     interruption = Interruption(client)
     with Results(options.results) as results, display:
         tell(display, results)
-        history, _ = opened(results, program, client)
+        history, notices = opened(results, program, client)
         run = Run(program, client, results, history, display, options, interruption, at_once)
         if is_complete(run):
-            display.say(ALL_DONE.format(done=history.completed))
+            for notice in [*notices, ALL_DONE.format(done=history.completed)]:
+                display.say(notice)
             conclude(run)
             return exit_code(run)
         try:
@@ -393,7 +394,7 @@ def write_report(run: Run, *, running: bool) -> None:
             program_text=run.program.text,
             target=run.options.iterations,
             running=running,
-            simulated=run.options.demo,
+            simulated=run.display.simulated,
         )
 
 

@@ -137,8 +137,10 @@ def environment() -> dict[str, str]:
 
     try:
         written = dotenv_values(".env")
-    except (OSError, UnicodeError) as error:
-        raise SettingError(f".env cannot be read: {error}") from error
+    except OSError as error:
+        raise SettingError(f".env cannot be read: {error.strerror}") from error
+    except UnicodeError as error:
+        raise SettingError(f".env cannot be read: save it as UTF-8 ({error})") from error
     sources = (written, os.environ)
     return {k: v.strip() for source in sources for k, v in source.items() if v and v.strip()}
 

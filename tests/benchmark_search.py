@@ -74,6 +74,8 @@ class WorldClient:
 class NoFile:
     """Results that are not kept."""
 
+    notices: tuple[str, ...] = ()
+
     def append(self, experiment: Experiment) -> None: ...
 
 

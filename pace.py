@@ -1,0 +1,240 @@
+"""The gate: who waits, how long, and at what pace calls to the server begin.
+
+After a refusal all threads wait together, and one call tries first. The pace that a server allows
+is read from its headers, or learned from its refusals. Sends nothing itself.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from wire import FatalAPIError, Interrupted, MayPass, read_number, read_seconds
+
+BACKOFF_SECONDS = (1.0, 60.0)  # shortest and longest wait that the server did not name
+LONGEST_WAIT = 120.0  # seconds, whatever the server names
+SETUP_PATIENCE = 10.0  # seconds without a connection, before anything has ever succeeded
+POLL_SECONDS = 0.25  # how late a waiting call may notice stop()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A call under way: the model it asks, and how often the gate had closed when it began."""
+
+    model: str
+    wave: int
+
+
+class _Pace:
+    """How fast one model's server lets us go: read from its headers, or learned from refusals.
+
+    Headers: never more calls under way than the server says are left, then a pause until the reset;
+    where every call taken adds the same time to the reset (a token bucket), one call per token.
+    Refusals: answers between two of them / seconds between them is the rate, of a bucket and of a
+    window alike, since nothing was left at either end. It grows with the cube of the quiet time:
+    a lifted limit is soon noticed, a standing one seldom hit.
+    """
+
+    DOUBLES = 90.0  # seconds after which an unrefused rate is tried twice as fast
+    MEMORY = 120.0  # seconds of answers that the rate is measured over
+    ENOUGH = 4  # answers for a measurement; with fewer a refused rate is only lowered
+
+    def __init__(self, now: float) -> None:
+        self.running = 0
+        self.left = math.inf  # calls, as the server says; only falls until `resets`
+        self.resets = 0.0
+        self.more = 0.0  # when one more may begin though none is left
+        self.per_call = (math.inf, 0.0)  # least and most seconds to the reset per call taken
+        self.rate = math.inf  # calls a second, as learned
+        self.measured = False
+        self.credit = 0.0  # calls that the learned rate lets begin at once
+        self.filled = self.quiet = self.since = now
+        self.answers = 0.0  # since `since`
+
+    def delay(self, now: float) -> float:
+        """Seconds until a call may begin, if nothing changes before."""
+        if self.left - self.running < 1 and now < self.more:
+            return self.more - now
+        self._fill(now)
+        return 0.0 if self.credit >= 1 else (1 - self.credit) / self._rate(now)
+
+    def begin(self, now: float) -> None:
+        self.running += 1
+        self._fill(now)
+        self.credit -= 1
+        if self.running > self.left:  # let in by the clock; its answer tells how many may follow
+            self.left = self.running
+            self.more = now + (self.per_call[1] if self._is_bucket() else 5.0)
+
+    def end(self, now: float, headers: Mapping[str, str], answered: bool) -> None:
+        self.running -= 1
+        self.answers += answered
+        limit = read_number(headers.get("x-ratelimit-limit-requests"))
+        left = read_number(headers.get("x-ratelimit-remaining-requests"))
+        reset = read_seconds(headers.get("x-ratelimit-reset-requests"))
+        if left is None or reset is None:
+            return
+        if limit and limit - left >= limit / 4:  # with fewer taken, rounding hides the difference
+            each, (low, high) = reset / (limit - left), self.per_call
+            self.per_call = (min(low, each), max(high, each))
+        # Answers overtake each other: before the reset only the lowest number is to be trusted.
+        if now >= self.resets or left <= self.left:
+            self.left, self.resets = left, now + reset
+            token = now + self.per_call[1]
+            if not self._is_bucket():
+                self.more = self.resets
+            elif not now < self.more < token:
+                self.more = token
+
+    def refused(self, now: float, wait: float, told: bool) -> None:
+        """Learns from the first refusal after an answer; `told`: the server named the wait."""
+        if self.left < 1:
+            return  # its headers say when to come back
+        # A window that opens again at a named time holds all the calls of the time between.
+        self.credit, self.filled, self.quiet = 0.0, now if told else now + wait, now + wait
+        if self.rate == math.inf:
+            if self.answers:
+                self.rate = self.answers / (now + wait - self.since)
+            self.since, self.answers = now, 0
+        elif self.answers >= self.ENOUGH:
+            self.rate, self.measured = self.answers / (now - self.since), True
+            if now - self.since > self.MEMORY:
+                self.since, self.answers = (self.since + now) / 2, self.answers / 2
+        elif self.answers:
+            self.rate *= 0.7
+
+    def _is_bucket(self) -> bool:
+        return self.per_call[1] < 2 * self.per_call[0]
+
+    def _rate(self, now: float) -> float:
+        return self.rate * (1 + (max(0.0, now - self.quiet) / self.DOUBLES) ** 3)
+
+    def _fill(self, now: float) -> None:
+        if self.rate == math.inf:
+            self.credit = math.inf
+        elif now > self.filled:
+            rate = self._rate(now)
+            self.credit = min(self.credit + (now - self.filled) * rate, 60 * rate + 1)
+            self.filled = now
+
+
+class Gate:
+    """Lets calls begin, for all threads together.
+
+    A server in trouble, or a second failure in a row, closes it for all. It opens for one call;
+    every answer then lets one more be under way, so that no burst follows a refusal. A lone
+    failure makes only its own call wait.
+    """
+
+    def __init__(
+        self,
+        patience: float,
+        notify: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stopped = False
+        self.succeeded = False
+        self._patience, self.notify, self._clock = patience, notify, clock
+        self._opens = 0.0
+        self._window = math.inf  # calls under way at once
+        self._running = 0  # of this wave
+        self._wave = 0
+        self._failures = 0  # in a row, one per wave
+        self._last_wait = 0.0
+        self._failing_since: float | None = None
+        self._paces: dict[str, _Pace] = {}
+        self._changed = threading.Condition()
+
+    def enter(self, model: str) -> Turn:
+        """Waits until a call may begin; raises Interrupted where it had to wait after `stop`."""
+        with self._changed:
+            while (left := self.delay(model)) > 0:
+                self._pause(left)
+            return self.begin(model)
+
+    def delay(self, model: str) -> float:
+        now = self._clock()
+        if now < self._opens:
+            return self._opens - now
+        if self._running >= self._window:
+            return math.inf
+        return self._paces.setdefault(model, _Pace(now)).delay(now)
+
+    def begin(self, model: str) -> Turn:
+        self._running += 1
+        self._paces[model].begin(self._clock())
+        return Turn(model, self._wave)
+
+    def answered(self, turn: Turn, headers: Mapping[str, str]) -> None:
+        with self._changed:
+            self.succeeded, self._failing_since = True, None
+            if turn.wave == self._wave:
+                self._running -= 1
+                self._window += 1
+                self._failures, self._last_wait = 0, 0.0
+            self._paces[turn.model].end(self._clock(), headers, True)
+            self._changed.notify_all()
+
+    def failed(self, turn: Turn, failure: MayPass) -> float:
+        """Seconds that this call has to wait. Raises FatalAPIError when patience is at its end."""
+        with self._changed:
+            now = self._clock()
+            pace = self._paces[turn.model]
+            pace.end(now, failure.headers, False)
+            left = self._patience_left(failure, now)
+            if turn.wave != self._wave:  # was under way when the gate closed: nothing new
+                return 0.0
+            self._running -= 1
+            self._failures += 1
+            wait = self._last_wait = min(self._wait(failure), left)
+            if failure.told or self._failures > 1:
+                self._opens, self._running = now + wait, 0
+                self._wave += 1
+                self._window = 1
+            if failure.status == 429:
+                pace.refused(now, wait, failure.after is not None)
+                if pace.measured and self._failures == 1:
+                    self._window = math.inf  # the learned pace alone keeps a burst from following
+            attempt = self._failures
+        self.notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
+        return wait
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            ends = self._clock() + seconds
+            while (left := ends - self._clock()) > 0:
+                self._pause(left)
+
+    def _pause(self, seconds: float) -> None:
+        if self.stopped:
+            raise Interrupted
+        self._changed.wait(min(seconds, POLL_SECONDS))
+
+    def _wait(self, failure: MayPass) -> float:
+        """What the server asks; without a word from it, or when that did not help, full jitter
+        that never falls below the wait before it."""
+        wait = 0.0
+        if failure.after is None or self._failures > 1:
+            low, high = BACKOFF_SECONDS
+            jitter = random.uniform(low, min(high, low * 2**self._failures))
+            wait = max(jitter, min(self._last_wait, high))
+        return min(max(wait, failure.after or 0.0), LONGEST_WAIT)
+
+    def _patience_left(self, failure: MayPass, now: float) -> float:
+        if self._failing_since is None:
+            self._failing_since = now
+        setup = failure.setup and not self.succeeded
+        patience = min(self._patience, SETUP_PATIENCE) if setup else self._patience
+        left = patience - (now - self._failing_since)
+        if left > 0:
+            return left
+        if setup:
+            raise FatalAPIError(f"{failure}: check NEBIUS_BASE_URL and the network")
+        raise FatalAPIError(
+            f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so far is "
+            "kept; start the same command again to go on"
+        )

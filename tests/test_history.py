@@ -1,0 +1,488 @@
+"""How prompts stand, what is tried next, what counts as a repeat. Run: pytest tests/test_history.py"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz import fuzz
+from scipy import stats
+
+from confirmation import next_steps
+from history import (
+    CYCLE,
+    NEAR,
+    PASSES,
+    PLATEAU,
+    PLATEAU_CYCLE,
+    SPREAD_FLOOR,
+    History,
+    normalise,
+)
+from intervals import welch
+from results import Experiment, Results, Trial, load
+
+
+def tried(
+    number: int,
+    prompt: str,
+    *scores: float,
+    kind: str = "proposal",
+    strategy: str = "explore",
+    inputs: Sequence[str] = ("",),
+    criteria: dict[str, float] | None = None,
+) -> Experiment:
+    """The record of an experiment, each of its passes with one of the scores."""
+    trials = tuple(
+        Trial(text, "said", score, criteria or {}, "") for score in scores for text in inputs
+    )
+    return Experiment(number, kind, strategy, prompt=prompt, score=fmean(scores), trials=trials)
+
+
+def baseline(*scores: float, prompt: str = "base") -> Experiment:
+    return tried(0, prompt, *scores, kind="baseline", strategy="baseline")
+
+
+NOISY = baseline(4.0, 5.0, 5.0, 6.0)  # noise of 0.82 points
+UNBALANCED = [tried(1, "a", 6, 8), tried(2, "b", 5, 5, 8), tried(3, "c", 9)]
+
+
+# ---- the model of the scores
+
+
+def test_variance_components_and_shrinkage_as_computed_by_hand() -> None:
+    # squares within: 2 + 6 = 8 on 1 + 2 degrees; between: 287 - 41^2/6 = 41/6 on 2 degrees;
+    # n0 = (6 - 14/6) / 2 = 11/6, so the variance between is (41/12 - 8/3) / (11/6)
+    within, between = Fraction(8, 3), Fraction(9, 22)
+    weights = {n: 1 / (between + within / n) for n in (1, 2, 3)}
+    mean = (weights[2] * 7 + weights[3] * 6 + weights[1] * 9) / sum(weights.values())
+    history = History(UNBALANCED)
+    assert history.noise == pytest.approx(float(within) ** 0.5)
+    for prompt, n, own in (("a", 2, 7), ("b", 3, 6), ("c", 1, 9)):
+        share = between / (between + within / n)
+        standing = history.standing(prompt)
+        assert (standing.samples, standing.mean) == (n, pytest.approx(own))
+        assert standing.estimate == pytest.approx(float(mean + share * (own - mean)))
+        assert standing.deviation == pytest.approx(float(share * within / n) ** 0.5)
+    assert float(Fraction(27, 115)) == pytest.approx(float(between / (between + within / 2)))
+
+
+def test_variance_components_agree_with_one_way_anova() -> None:
+    draw = np.random.default_rng(7)
+    groups = [draw.normal(draw.normal(6, 1.5), 1, size) for size in (4, 1, 2, 4, 7, 1, 4, 2, 1)]
+    history = History(tried(i, f"p{i}", *map(float, g)) for i, g in enumerate(groups, 1))
+    sizes = np.array([len(group) for group in groups])
+    within = sum(((g - g.mean()) ** 2).sum() for g in groups) / (sizes.sum() - len(groups))
+    ratio = stats.f_oneway(*groups).statistic
+    size = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / (len(groups) - 1)
+    assert history.noise == pytest.approx(within**0.5)
+    single = history.standing("p2")  # its variance is between * within / (between + within)
+    between = (ratio - 1) * within / size
+    assert single.deviation**2 == pytest.approx(between * within / (between + within))
+
+
+def test_prompts_are_never_taken_to_be_all_alike() -> None:
+    history = History([tried(1, "a", 5, 6), tried(2, "b", 5, 6), tried(3, "c", 5, 6)])
+    floor, within = SPREAD_FLOOR**2, 0.5
+    assert history.standing("a").deviation ** 2 == pytest.approx(
+        floor / (floor + within / 2) * within / 2
+    )
+
+
+def test_one_lucky_sample_does_not_pass_four_good_ones() -> None:
+    usual = [tried(number, f"p{number}", score) for number, score in enumerate((4, 5, 6) * 4, 3)]
+    history = History([*usual, NOISY, tried(1, "steady", 8, 9, 7, 8), tried(2, "lucky", 8.4)])
+    assert history.leader is not None and history.leader.prompt == "steady"
+    assert history.standing("lucky").estimate < 8.4
+
+
+def test_before_any_prompt_has_two_passes_the_noise_is_unknown() -> None:
+    history = History([tried(1, "a", 5), tried(2, "b", 7)])
+    assert history.noise is None
+    assert history.standing("b").estimate == 7
+    assert history.tie == 0
+
+
+def test_passes_pool_over_records_whatever_the_white_space() -> None:
+    history = History([tried(1, "Be brief.\n\nBe kind.", 5, 6), tried(2, "Be brief. Be kind. ", 7)])
+    standing = history.standing(" Be\tbrief. Be kind.")
+    assert (standing.samples, standing.mean) == (3, pytest.approx(6))
+    assert standing.prompt == "Be brief.\n\nBe kind."
+    assert standing.iteration == 1
+    assert history.top(9) == [standing]
+    assert history.repeats == 1
+    assert len(history.trials("Be brief. Be kind.")) == 3
+
+
+def test_a_pass_is_the_mean_over_all_inputs() -> None:
+    trials = [Trial(text, "", score, {}, "") for text, score in zip("abab", (2, 4, 6, 8))]
+    history = History([Experiment(1, prompt="p", score=5.0, trials=tuple(trials))])
+    assert history.standing("p").samples == 2
+    assert history.noise == pytest.approx(8**0.5)  # of the passes 3 and 7
+
+
+def test_passes_in_any_grouping_give_the_same_standing() -> None:
+    whole = History([NOISY, tried(1, "p", 5, 7, 6, 9)])
+    parts = History([NOISY, tried(1, "p", 5), tried(2, "p", 7, 6), tried(3, "p", 9)])
+    assert whole.standing("p").mean == pytest.approx(parts.standing("p").mean)
+    assert whole.standing("p").estimate == pytest.approx(parts.standing("p").estimate)
+    assert whole.noise == pytest.approx(parts.noise)
+
+
+def test_records_without_trials_count_as_one_pass() -> None:
+    history = History([Experiment(None, prompt="old", response="r", score=6.5)])
+    assert history.standing("old").samples == 1
+    assert history.trials("old") == []
+    assert history.completed == 1
+
+
+def test_a_failed_experiment_is_no_score() -> None:
+    history = History([NOISY])
+    before = history.standing("base")
+    assert not history.add(Experiment(1, prompt="p", error="API error: 503 at 10:20"))
+    assert history.standing("base") == before
+    assert history.completed == 0
+    assert history.failures == Counter({"API error": 1})
+    with pytest.raises(KeyError):
+        history.standing("p")
+
+
+def test_ablations_and_other_inputs_never_reach_the_search() -> None:
+    history = History([NOISY, tried(1, "p", 5)])
+    before = history.top(8)
+    history.add(tried(1, "p", 10, kind="ablation", strategy="whole"))
+    history.add(tried(1, "p", 10, 10, kind="confirmation", strategy="final", inputs=["held", "2"]))
+    assert history.top(8) == before
+    assert history.trials("p") == list(tried(1, "p", 5).trials)
+    assert len(history.measured) == 2
+
+
+# ---- leader, top, recent
+
+
+def test_among_ties_the_shorter_prompt_leads() -> None:
+    history = History(
+        [NOISY, tried(1, "long prompt " * 9, 8, 7, 9, 8), tried(2, "short", 8, 7, 9, 8)]
+    )
+    assert history.leader is not None and history.leader.prompt == "short"
+    nearly = History(
+        [NOISY, tried(1, "long prompt " * 9, 8, 7, 9, 8.02), tried(2, "short", 8, 7, 9, 8)]
+    )
+    assert nearly.leader is not None and nearly.leader.prompt == "short"
+    assert nearly.top(1)[0].prompt.startswith("long")
+
+
+def test_a_longer_prompt_leads_where_the_difference_is_no_tie() -> None:
+    history = History([NOISY, tried(1, "short", 7, 8, 7, 8), tried(2, "long" * 20, 8, 9, 8, 9)])
+    assert history.leader is not None and history.leader.prompt == "long" * 20
+
+
+def test_taking_the_lead_is_told_and_remembered() -> None:
+    history = History()
+    assert history.add(NOISY)
+    assert not history.add(tried(1, "worse", 3))
+    assert history.add(tried(2, "better", 9, 9, 8, 9, strategy="combine"))
+    assert not history.add(tried(3, "better", 9))
+    assert [number for number, _ in history.best_line] == [0, 2]
+    assert {line.name: line.leads for line in history.strategies()} == {"explore": 0, "combine": 1}
+
+
+def test_top_is_best_first_and_recent_is_oldest_first() -> None:
+    records = [tried(i, f"p{i}", *(float(i % 7),) * (1 + i % 3)) for i in range(1, 30)]
+    history = History([NOISY, *records])
+    best = history.top(5)
+    everything = sorted(
+        (history.standing(p) for p in ["base", *(r.prompt for r in records)]),
+        key=lambda s: (-s.estimate, len(s.prompt)),
+    )
+    assert [s.estimate for s in best] == [s.estimate for s in everything[:5]]
+    assert len(history.top(100)) == 30
+    assert [e.iteration for e in history.recent(3)] == [27, 28, 29]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdefgh"), st.lists(st.floats(0, 10), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=20,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_the_leader_is_tied_with_the_best_whatever_was_scored(
+    drawn: list[tuple[str, list[float]]],
+) -> None:
+    history = History(tried(i, prompt, *scores) for i, (prompt, scores) in enumerate(drawn, 1))
+    ranked = [history.standing(prompt) for prompt in {prompt for prompt, _ in drawn}]
+    best = max(ranked, key=lambda s: s.estimate)
+    assert history.leader is not None
+    assert history.leader.estimate >= best.estimate - history.tie - 1e-9
+    assert history.top(1)[0].estimate == pytest.approx(best.estimate)
+    assert 0 <= history.leader.estimate <= 10 + 1e-9
+
+
+# ---- racing
+
+
+def raced(history: History, prompt: str, scores: Sequence[float]) -> list[int]:
+    """The passes that a prompt is given, step by step, when its scores come out as given."""
+    steps, taken = [], 0
+    while passes := history.passes_earned(prompt, scores[:taken]):
+        steps.append(passes)
+        taken += passes
+    return steps
+
+
+def test_a_contender_is_run_once_once_more_and_then_twice() -> None:
+    assert raced(History([NOISY]), "new", [9] * 9) == [1, 1, 2]
+
+
+def test_a_weak_prompt_gets_one_pass_only() -> None:
+    history = History([NOISY, tried(1, "good", 8, 8, 9, 8)])
+    assert raced(history, "weak", [2] * 9) == [1]
+
+
+def test_a_prompt_that_falls_behind_earns_no_more() -> None:
+    history = History([NOISY, tried(1, "good", 8, 8, 9, 8)])
+    assert raced(history, "fading", [9, 1, 1, 1]) == [1, 1]
+
+
+def test_a_deterministic_prompt_is_run_once() -> None:
+    history = History([baseline(5)], deterministic=True)
+    assert raced(history, "new", [10] * 9) == [1]
+    history.add(tried(1, "new", 10))
+    assert raced(history, "new", [10] * 9) == [1]
+
+
+def test_a_repeat_earns_what_is_left_of_four_passes_and_at_least_one() -> None:
+    history = History([NOISY, tried(1, "p", 9)])
+    assert raced(history, "p", [9] * 9) == [1, 2]
+    history.add(tried(2, " p ", 9, 9))
+    assert raced(history, "p", [9] * 9) == [1]
+    history.add(tried(3, "p", 9))
+    assert raced(history, "p", [9] * 9) == [1]
+
+
+@given(st.lists(st.floats(0, 10), min_size=8, max_size=8), st.lists(st.floats(0, 10), max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_racing_never_exceeds_four_passes(scores: list[float], earlier: list[float]) -> None:
+    history = History([NOISY, *([tried(1, "p", *earlier)] if earlier else [])])
+    steps = raced(history, "p", scores)
+    assert sum(steps) + len(earlier) <= PASSES
+    assert steps[0] == 1
+
+
+# ---- what is tried next
+
+
+def test_strategies_follow_the_cycle() -> None:
+    history = History([NOISY])
+    assert tuple(history.strategy(number) for number in range(1, 9)) == CYCLE
+    assert history.strategy(9) == CYCLE[0]
+
+
+def test_on_a_plateau_explore_and_fresh_take_more_turns() -> None:
+    history = History([NOISY])
+    for number in range(1, PLATEAU + 1):
+        assert history.strategy(number) == CYCLE[(number - 1) % 8]
+        history.add(tried(number, f"poor {number}", 1))
+    turns = [history.strategy(number) for number in range(1, 9)]
+    assert tuple(turns) == PLATEAU_CYCLE
+    for name in ("explore", "fresh"):
+        assert turns.count(name) > CYCLE.count(name)
+    history.add(tried(16, "at last", 9, 9, 9, 9))
+    assert history.strategy(1) == CYCLE[0]
+
+
+def test_the_best_prompt_of_an_earlier_series_is_carried_over_first() -> None:
+    history = History([NOISY], inherited="")
+    assert history.strategy(1) == "carry over"
+    assert history.strategy(2) == CYCLE[1]
+
+
+def test_a_leader_at_the_top_of_the_scale_turns_the_search_to_simplify() -> None:
+    history = History([NOISY, tried(1, "p", 10, 10, 10)])
+    assert not history.saturated  # three passes may be luck
+    history.add(tried(2, "p", 10))
+    assert history.saturated
+    assert {history.strategy(number) for number in range(1, 9)} == {"simplify"}
+
+
+def test_a_leader_beyond_the_noise_from_full_marks_is_not_saturated() -> None:
+    assert not History([NOISY, tried(1, "p", 8, 9, 8, 9)]).saturated
+
+
+@given(st.floats(0, 10))
+def test_a_deterministic_full_score_is_saturated_after_one_pass(score: float) -> None:
+    history = History([baseline(score)], deterministic=True)
+    history.add(tried(1, "p", 10.0))
+    assert history.saturated
+
+
+def test_criteria_that_everything_passes_are_named() -> None:
+    marks = {"words: 1-9": 1.0, "judge: good": 1.0}
+    history = History([tried(1, "p", 9, criteria=marks)])
+    assert history.passed_by_all() == ["words: 1-9", "judge: good"]
+    history.add(tried(2, "q", 9, criteria={**marks, "judge: good": 0.9}))
+    assert history.passed_by_all() == ["words: 1-9"]
+    for number in range(3, 28):
+        history.add(tried(number, f"p{number}", 9, criteria=marks))
+    assert history.passed_by_all() == ["words: 1-9", "judge: good"]  # of the latest only
+
+
+def test_numbers_go_on_where_none_is_scored_or_running() -> None:
+    history = History([NOISY])
+    assert history.next_number() == 1
+    history.add(tried(1, "a", 5))
+    history.add(tried(3, "c", 5))
+    history.add(Experiment(2, prompt="b", error="time-out"))
+    assert history.next_number() == 2  # failed: tried again
+    assert history.next_number({2}) == 4
+    assert history.next_number([2, 4, 5]) == 6
+    history.add(tried(2, "b", 5))
+    assert history.next_number() == 4
+    history.add(tried(250, "b", 5, kind="confirmation", strategy="final"))
+    assert history.next_number() == 4
+
+
+# ---- repeats
+
+
+BODY = (
+    "You are a patient teacher. Explain one idea at a time, in short sentences, with one example "
+    "from the kitchen and one from the street, and end with a question to the reader."
+)
+
+
+def test_a_near_repeat_is_found_and_named_as_it_was_written() -> None:
+    history = History([NOISY, tried(1, f"{BODY}\n", 5)])
+    for repeat in (BODY, f"  {BODY}", BODY.replace(" ", "\n"), BODY.upper(), BODY + "!", BODY[2:]):
+        assert history.twin(repeat) == f"{BODY}\n"
+
+
+def test_another_prompt_is_no_repeat() -> None:
+    history = History([NOISY, tried(1, BODY, 5)])
+    assert history.twin(BODY.replace("kitchen", "garden shed")) is None
+    assert history.twin(BODY[: len(BODY) // 2]) is None
+    assert History().twin(BODY) is None
+
+
+def test_prompts_that_failed_or_that_lack_a_sentence_of_the_winner_can_be_proposed() -> None:
+    history = History([NOISY, Experiment(1, prompt=BODY, error="time-out")])
+    history.add(tried(1, BODY, 5, kind="ablation", strategy="without 1"))
+    assert history.twin(BODY) is None
+
+
+def test_the_empty_baseline_prompt_has_no_near_repeats() -> None:
+    history = History([baseline(5, 6, prompt="")])
+    assert history.twin(" \n") == ""
+    assert history.twin("a") is None
+
+
+@given(st.text("ab cß İ.", min_size=1, max_size=80), st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_near_repeat_escapes_by_its_length(first: str, data: st.DataObject) -> None:
+    second = data.draw(st.sampled_from([first.upper(), first.casefold(), first + "a", first * 2]))
+    history = History([tried(1, first, 5)])
+    ratio = fuzz.ratio(normalise(first).casefold(), normalise(second).casefold())
+    assert (history.twin(second) is not None) == (ratio >= NEAR)
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 32, 33, 65, 97, 100, 131, 485, 1000, 4999])
+def test_the_window_of_lengths_is_wide_enough(size: int) -> None:
+    history = History([tried(1, "x" * size, 5)])
+    for other in range(int(size * 0.9), int(size * 1.1) + 2):
+        near = fuzz.ratio("x" * size, "x" * other) >= NEAR
+        assert (history.twin("x" * other) is not None) == near
+
+
+# ---- what is reported of strategies
+
+
+def test_strategies_are_counted_with_their_means() -> None:
+    records = [
+        tried(1, "a", 4, strategy="explore"),
+        tried(2, "b", 6, strategy="explore"),
+        tried(3, "c", 9, strategy="fresh"),
+        Experiment(4, strategy="fresh", error="time-out"),
+    ]
+    lines = {line.name: line for line in History([NOISY, *records]).strategies()}
+    assert (lines["explore"].experiments, lines["explore"].mean) == (2, 5.0)
+    assert (lines["fresh"].experiments, lines["fresh"].mean, lines["fresh"].leads) == (1, 9.0, 1)
+
+
+def test_the_gain_of_seeing_the_history_rests_on_first_passes() -> None:
+    records = [
+        tried(1, "a", 9, strategy="carry over"),
+        tried(2, "b", 6, 9, 9, 9, strategy="refine"),
+        tried(3, "c", 7, strategy="combine"),
+        tried(4, "d", 4, 0, strategy="fresh"),
+    ]
+    history = History([NOISY, *records])
+    assert history.history_gain() is None
+    history.add(tried(5, "e", 5, strategy="fresh"))
+    assert history.history_gain() == welch([6, 7], [4, 5])
+
+
+# ---- a pure function of the history
+
+
+def night(seed: int, iterations: int) -> list[Experiment]:
+    """A search with its confirmation, as main runs it, over prompts of random worth."""
+    draw = random.Random(seed)
+    history = History([baseline(*(draw.gauss(4, 1) for _ in range(PASSES)))])
+    while (number := history.next_number()) <= iterations:
+        if draw.random() < 0.1:
+            history.add(Experiment(number, strategy=history.strategy(number), error="time-out"))
+            continue
+        worth = draw.randrange(40)
+        prompt = f"prompt {worth} {'and more' * (worth % 5)}"
+        scores: list[float] = []
+        while passes := history.passes_earned(prompt, scores):
+            scores += [min(10, max(0, draw.gauss(worth / 4, 1))) for _ in range(passes)]
+        history.add(tried(number, prompt, *scores, strategy=history.strategy(number)))
+    while steps := next_steps(history, iterations):
+        scores = [draw.gauss(5, 1) for _ in range(steps[0].passes)]
+        stage = steps[0].stage
+        history.add(
+            tried(iterations, steps[0].prompt, *scores, kind="confirmation", strategy=stage)
+        )
+    return history.experiments
+
+
+def choices(history: History) -> object:
+    """All that decides what is done next."""
+    number = history.next_number()
+    return (
+        history.leader,
+        history.top(8),
+        [history.strategy(number + ahead) for ahead in range(8)],
+        number,
+        [history.passes_earned("new", [score]) for score in range(11)],
+        [history.passes_earned(s.prompt, [5.0]) for s in history.top(8)],
+        next_steps(history, history.completed) if history.leader else None,
+        history.saturated,
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_record_a_resumed_run_chooses_what_an_unbroken_one_did(
+    seed: int, tmp_path: Path
+) -> None:
+    with Results(tmp_path / "results.json") as results:
+        for experiment in night(seed, 40):
+            results.append(experiment)
+    stored = load(tmp_path / "results.json")
+    unbroken = History()
+    for count, experiment in enumerate(stored, 1):
+        unbroken.add(experiment)
+        assert choices(unbroken) == choices(History(stored[:count]))
+    assert unbroken.completed == 40
+    assert next_steps(unbroken, 40) == []
