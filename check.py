@@ -65,9 +65,12 @@ def rehearse(program: Program, client: Client, options: argparse.Namespace) -> i
 
 
 def _summary(program: Program) -> str:
-    criteria = count(len(program.criteria), "criterion", "criteria")
-    held_out = f", {len(program.held_out)} held out" if program.held_out else ""
-    return f"{count(len(program.inputs), 'input')}{held_out}, {criteria if program.criteria else 'judged by the goal'}"
+    parts = [count(len(program.inputs), "input")]
+    if program.held_out:
+        parts.append(f"{len(program.held_out)} held out")
+    given = len(program.criteria)
+    parts.append(count(given, "criterion", "criteria") if given else "judged by the goal")
+    return ", ".join(parts)
 
 
 def _model_line(model: ModelCheck) -> str:

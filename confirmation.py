@@ -23,7 +23,7 @@ ROUND = 24  # passes in one round of halving, shared by its contenders
 FINAL = 15  # fresh passes of the winner and of the baseline, more where the noise is large
 FINAL_MOST = 60
 STANDARD_ERROR = 0.25  # points: what the final passes bring the reported mean down to
-SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\n)(?=\S)")
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
 ABLATION = 8  # fresh passes of the prompt without one of its sentences
 
 
@@ -168,7 +168,8 @@ class Ablation:
 
 
 def split_sentences(prompt: str) -> list[str]:
-    """The sentences and list items of a prompt; joined they are the prompt again."""
+    """The sentences and list items of a prompt, each with the white space before it; joined they
+    are the prompt again."""
     return [part for part in SENTENCE_END.split(prompt) if part.strip()]
 
 

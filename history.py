@@ -30,8 +30,14 @@ TIE = 0.1  # of the noise: a difference that the search does not tell from none
 CONTENDERS = 8  # prompts that enter the confirmation
 RECENT = 25  # proposals over which a criterion counts as passed by everything
 
-CYCLE = ("explore", "refine", "combine", "refine", "simplify", "refine", "combine", "fresh")
-PLATEAU_CYCLE = ("explore", "refine", "fresh", "combine", "explore", "simplify", "explore", "fresh")
+CYCLE = (
+    *("refine", "combine", "refine", "explore", "refine"),
+    *("combine", "refine", "simplify", "refine", "fresh"),
+)
+PLATEAU_CYCLE = (
+    *("explore", "refine", "combine", "fresh"),
+    *("refine", "explore", "combine", "refine"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,9 +347,9 @@ def test_with_the_same_scores_the_same_is_reported() -> None:
         ("", []),
         ("One", ["One"]),
         ("One. Two! Three?", ["One.", " Two!", " Three?"]),
-        ("Rules.\n- Be brief.\n- Be kind.", ["Rules.\n", "- Be brief.\n", "- Be kind."]),
-        ("First.\n\nSecond. Third.", ["First.\n\n", "Second.", " Third."]),
-        ("First. \nSecond.", ["First. \n", "Second."]),
+        ("Rules:\n- Be brief\n- Be kind.", ["Rules:", "\n- Be brief", "\n- Be kind."]),
+        ("First.\n\nSecond. Third.", ["First.", "\n\nSecond.", " Third."]),
+        ("First. \nSecond.", ["First.", " \nSecond."]),
         ("Use fruit, e.g. pears. Stop.", ["Use fruit, e.g. pears.", " Stop."]),
         ("Version 3.5 of it.", ["Version 3.5 of it."]),
         ("Say it... Then stop.", ["Say it...", " Then stop."]),
@@ -388,8 +388,8 @@ def test_each_sentence_is_left_out_in_turn() -> None:
     assert {step.stage: step.prompt for step in steps} == {
         "whole": PROMPT,
         "without 1": "Be brief.\nBe kind. Be quick.",
-        "without 2": "Be right.Be kind. Be quick." if False else "Be right.Be kind. Be quick.",
-        "without 3": "Be right. Be brief.\n Be quick.",
+        "without 2": "Be right.\nBe kind. Be quick.",
+        "without 3": "Be right. Be brief. Be quick.",
         "without 4": "Be right. Be brief.\nBe kind.",
     }
     assert {step.passes for step in steps} == {ABLATION}
