@@ -71,26 +71,23 @@ def outcome(history: History, target: int | None = None) -> Confirmation | None:
     """The complete confirmation at `target`, by default the latest; None where there is none."""
     for at in sorted(history.contenders, reverse=True) if target is None else [target]:
         _, survivors = _halving(history, at)
-        finals = _finals(history, at)
-        if len(survivors) == 1 and history.baseline and normalise(survivors[0].prompt) in finals:
-            if normalise(history.baseline.prompt) in finals:
-                return _outcome(history, at, survivors[0], history.baseline, finals)
+        if len(survivors) > 1 or history.baseline is None:
+            continue
+        finals, pair = _finals(history, at), (*survivors, history.baseline)
+        best, plain = (finals.get(normalise(standing.prompt)) for standing in pair)
+        if best and plain and _inputs(best) == _inputs(plain):
+            return _outcome(history, at, survivors[0], best, plain)
     return None
 
 
 def _outcome(
-    history: History,
-    target: int,
-    winner: Standing,
-    baseline: Standing,
-    finals: dict[str, Experiment],
+    history: History, target: int, winner: Standing, best: Experiment, plain: Experiment
 ) -> Confirmation:
-    best, plain = finals[normalise(winner.prompt)], finals[normalise(baseline.prompt)]
     floor = 0.0 if history.deterministic else (history.noise or 0.0) / 4
     difference = welch(best.passes(), plain.passes(), floor)
     if best is plain:
         difference = Interval(0.0, 0.0, 0.0, difference.samples)
-    enough = [winner.prompt] + ([] if difference.low > 0 else [baseline.prompt])
+    enough = [winner.prompt] + ([] if difference.low > 0 else [plain.prompt])
     return Confirmation(
         target,
         winner.prompt,
@@ -98,7 +95,7 @@ def _outcome(
         mean_interval(plain.passes(), floor),
         difference,
         winner.estimate,
-        {t.input for t in best.trials} != {t.input for t in history.trials(baseline.prompt)},
+        _inputs(best) != {t.input for t in history.trials(plain.prompt)},
         min(enough + _equals(history, target, winner.prompt, floor), key=len),
         difference.low > 0,
     )
@@ -150,8 +147,12 @@ def _finals(history: History, target: int, inputs: Collection[str] = ()) -> dict
     return {
         normalise(e.prompt): e
         for e in _records(history, "confirmation", target, "final")
-        if not inputs or {t.input for t in e.trials} == set(inputs)
+        if not inputs or _inputs(e) == set(inputs)
     }
+
+
+def _inputs(experiment: Experiment) -> set[str]:
+    return {trial.input for trial in experiment.trials}
 
 
 def _final_passes(noise: float) -> int:

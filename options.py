@@ -65,7 +65,7 @@ def _add_run_options(group: Any) -> None:
     add("--report-every", type=_positive, default=REPORT_EVERY, metavar="N",
         help=f"experiments from report to report (default: {REPORT_EVERY})")  # fmt: skip
     add("--workers", type=_positive, metavar="N",
-        help=f"experiments in flight (default: {WORKERS}; the demo 1, to be repeatable)")  # fmt: skip
+        help=f"experiments in flight (default: {WORKERS}; the demo: 1, repeatable)")  # fmt: skip
     add("--no-confirm", action="store_true", help="end without fresh samples of the best prompts")
     add("--stop-when-solved", action="store_true",
         help="end when the leader cannot be told from a full score")  # fmt: skip

@@ -4,8 +4,9 @@
 
 The simulator runs in a process of its own, and so does each measured run: `python main.py` as it
 stands, or a plain reading of the article's loop. One pass per experiment (temperature 0, rule
-criteria), no confirmation, a page every 25 experiments. Medians of runs that take turns, since
-machines are noisy. --minute adds the run at a true 60 requests a minute, which takes minutes.
+criteria), no confirmation. Pages that main.py writes between two experiments count as their CPU and
+wall time; how many were is told, since a short run may see none, and what one costs has a row of
+its own. Medians of runs that take turns, since machines are noisy. --minute adds the run at a true 60 requests a minute, which takes minutes.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Mark:
     wall: float  # seconds
     peak: int  # bytes of memory
     written: int  # bytes to results.json so far
+    pages: int = 0  # report.html so far
 
 
 def peak() -> int:
@@ -66,34 +68,41 @@ def peak() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def mark(written: int, memory: bool = False) -> Mark:
+def mark(written: int, memory: bool = False, pages: int = 0) -> Mark:
     """Memory only now and then: reading it takes 2 % of an experiment's time."""
-    return Mark(time.process_time(), time.perf_counter(), peak() if memory else 0, written)
+    return Mark(time.process_time(), time.perf_counter(), peak() if memory else 0, written, pages)
 
 
-def report_marks(path: str, marks: Sequence[Mark]) -> None:
-    Path(path).write_text(json.dumps([vars(each) for each in marks]))
+def report_marks(path: str, marks: Sequence[Mark], page: float = 0.0) -> None:
+    Path(path).write_text(json.dumps({"marks": [vars(each) for each in marks], "page": page}))
 
 
 def ours(marks_path: str, argv: list[str]) -> int:
     """main.py as it stands, with a mark after each append."""
-    from main import main
+    import main
     from results import Results
 
     marks: list[Mark] = []
-    append, first = Results.append, [-1]
+    pages: list[float] = []  # CPU seconds of each
+    append, write_page, first = Results.append, main.write_page, [-1]
 
     def marked(self: Results, experiment: Any) -> None:
         append(self, experiment)
         size = os.path.getsize("results.json")
         first[0] = size if first[0] < 0 else first[0]
-        marks.append(mark(size - first[0], memory=len(marks) % 50 == 0))
+        marks.append(mark(size - first[0], len(marks) % 50 == 0, len(pages)))
+
+    def timed(*args: Any, **more: Any) -> None:
+        began = time.process_time()
+        write_page(*args, **more)
+        pages.append(time.process_time() - began)
 
     Results.append = marked  # type: ignore[method-assign]
+    main.write_page = timed
     try:
-        return main(argv)
+        return main.main(argv)
     finally:
-        report_marks(marks_path, marks)
+        report_marks(marks_path, marks, pages[-1] if pages else 0.0)
 
 
 def article(marks_path: str, experiments: int) -> int:
@@ -142,6 +151,12 @@ class Outcome:
     wall: float  # seconds, from the start of the process to the last record
     counts: dict[str, int]  # replies by status
     kept: bytes  # results.json
+    page: float  # CPU seconds of the last report.html
+
+    @property
+    def pages(self) -> int:
+        """Pages written between the first mark and the last."""
+        return self.marks[-1].pages - self.marks[0].pages
 
     @property
     def steps(self) -> int:
@@ -202,9 +217,10 @@ class Bench:
             began = time.perf_counter()
             if self.start(*me, url=url, stdout=log, stderr=log).wait():
                 raise SystemExit((self.folder / "log").read_text()[-2000:])
-        marks = [Mark(**each) for each in json.loads(self.marks.read_text())]
+        told = json.loads(self.marks.read_text())
+        marks = [Mark(**each) for each in told["marks"]]
         wall = marks[-1].wall - began  # one clock for all processes of the machine
-        return Outcome(marks, wall, counts, self.results.read_bytes())
+        return Outcome(marks, wall, counts, self.results.read_bytes(), told["page"])
 
     def ours(self, done: int, more: int, workers: int = 1, **settings: Any) -> Outcome:
         words = ["--program", PROGRAM, "--no-confirm", "--iterations", done + more]
@@ -264,7 +280,7 @@ def line(*cells: str) -> None:
     print("{:<48} {:>13} {:>10} {:<6} {:>14}".format(*cells).rstrip(), flush=True)
 
 
-def header(bench: Bench) -> str:
+def header() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
     version = platform.python_version()
@@ -307,9 +323,14 @@ def processor(bench: Bench, history: bytes, repeats: int) -> None:
     rival = ms["long rival"] / ms["rival"]
     row("CPU per experiment, no history", "4 ms", f"{ms['0']:.2f} ms", ms["0"] <= 4,
         f"{ms['rival']:.2f} ms")  # fmt: skip
+    row("  with so many pages written meanwhile", "", str(runs["0"][0].pages))
     row(f"CPU per experiment, history {LONG:,}", "", f"{ms['long']:.2f} ms", None,
         f"{ms['long rival']:.0f} ms")  # fmt: skip
+    row("  with so many pages written meanwhile", "", str(runs["long"][0].pages))
     row("  ratio", "1.30", f"{ratio:.2f}", ratio <= 1.3, f"{rival:.0f}")
+    for name, each in (("250 experiments", "0"), (f"{LONG:,}", "long")):
+        page = median(run.page for run in runs[each])
+        row(f"CPU of one page, {name}", "", f"{1000 * page:.0f} ms")
     for name, each in (("no history", "0"), (f"history {LONG:,}", "long")):
         written = [
             fmean(run.marks[-1].written / run.steps for run in runs[who])
@@ -372,7 +393,7 @@ def main() -> int:
     began = time.perf_counter()
     with TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        print(header(bench))
+        print(header())
         line(*HEAD)
         if "starts" in options.only:
             starts(bench, options.repeats)
