@@ -20,6 +20,7 @@ from results import Experiment, Trial
 TRIES = 3  # replies asked for until one holds a prompt
 BUDGET = 16_000  # characters of one message to the agent
 RECENT = 3  # latest attempts shown
+MARGIN = 500  # of these for headings, the instruction and a complaint about a reply
 EXCERPT = 600  # characters of a response shown
 
 SYSTEM = """\
@@ -83,10 +84,12 @@ def propose_experiment(
                 strategy, "the best prompt of the series before", history.inherited or ""
             )
         message = compose(program, history, strategy, number)
-    proposal, complaint = _ask(client, strategy, message, spent), ""
+    proposal = _ask(client, strategy, message, spent)
     twin = history.twin(proposal.prompt)
     if twin is not None:
         complaint = REPEAT.format(score=history.standing(twin).estimate, twin=fenced(twin))
+        with history.lock:
+            message = compose(program, history, strategy, number, BUDGET - len(complaint))
         proposal = _ask(client, strategy, f"{message}\n\n{complaint}", spent)
         twin = history.twin(proposal.prompt)
     return Proposal(strategy, proposal.thought, proposal.prompt if twin is None else twin)
@@ -104,16 +107,18 @@ def _ask(client: Client, strategy: str, message: str, spent: Usage | None) -> Pr
     raise ProposalError(f"the agent gave no usable prompt in {TRIES} replies: {reason}")
 
 
-LABEL = r"^[ \t>#*_`]*{}[ \t]*[*_`]*[ \t]*[:：][ \t]*[*_]*"
+LABEL = r"^[ \t>#*_`]*{}[ \t]*[*_`]*[ \t]*(?:[:：][*_]*|$)"
 THOUGHT_LABEL = re.compile(LABEL.format("THOUGHT"), re.IGNORECASE | re.MULTILINE)
 PROMPT_LABEL = re.compile(LABEL.format("(?:SYSTEM |NEW )?PROMPT"), re.IGNORECASE | re.MULTILINE)
-FENCED = re.compile(r"\A(`{3,}|~{3,})[^\n`]*\n(.*?)\n?[ \t]*\1[ \t]*(?:\n|\Z)", re.DOTALL)
+FENCED = re.compile(r"\A(`{3,}|~{3,})[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.DOTALL)
 QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 
 
 def parse_proposal(reply: str) -> tuple[str, str]:
     """The thought and the prompt in a reply; raises ProposalError where there is not one prompt."""
-    reply = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL | re.IGNORECASE).strip()
+    reply = re.split("</think>", reply, flags=re.IGNORECASE)[-1].replace("\r\n", "\n").strip()
+    if reply.lower().startswith("<think>"):
+        raise ProposalError("its thinking never ends")
     if (whole := FENCED.match(reply)) and PROMPT_LABEL.search(whole[2]):
         reply = whole[2]
     thought = THOUGHT_LABEL.search(reply)
@@ -169,8 +174,7 @@ def compose(
     top.sort(
         key=lambda s: s.prompt != (history.leader or s).prompt
     )  # the leader leads also among ties
-    tail = f"# Now\n{STRATEGIES[strategy].format(partner=_partner(top, number))}"
-    room = budget - len(head) - len(tail) - 100
+    room = budget - len(head) - MARGIN
     shown: list[str] = []
     sections: dict[str, str] = {}
     for name, text in _evidence(program, history, top):
@@ -182,12 +186,14 @@ def compose(
         else:
             sections[name] = sections.get(name, "") + text
     prompts = "# Earlier prompts, best last\n" + "".join(reversed(shown)) if shown else ""
+    instruction = STRATEGIES[strategy if shown else "fresh"]  # without a leader to speak of
+    tail = f"# Now\n{instruction.format(partner=_partner(len(shown), number))}"
     return "\n".join(part for part in (head, prompts, *sections.values(), tail) if part)
 
 
-def _partner(top: Sequence[Standing], number: int) -> str:
-    """The prompt to combine with the leader: one of the next three, in turn."""
-    others = min(3, len(top) - 1)
+def _partner(shown: int, number: int) -> str:
+    """The prompt to combine with the leader: one of the next three that are shown, in turn."""
+    others = min(3, shown - 1)
     return f"prompt #{2 + number % others}" if others > 0 else "an idea of your own"
 
 

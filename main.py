@@ -39,6 +39,7 @@ from results import Experiment, Results, ResultsError, Trial, load
 from scorer import ScoreError, check_criteria
 
 FAILURES = 5  # failed experiments in a row that end the run
+PAGE_SHARE = 20
 SEED = 1  # of the demo
 SIMULATED = "simulated/model"  # as the simulator lists it
 SPOILS_ONE = (APIError, ProposalError, ScoreError)
@@ -112,6 +113,7 @@ class Run:
     interruption: Interruption
     at_once: int = AT_ONCE
     started: float = field(default_factory=time.monotonic)
+    next_page: float = 0.0
     failures: int = 0
     fatal: Exception | None = None
 
@@ -386,7 +388,10 @@ def exit_code(run: Run) -> int:
 
 
 def write_report(run: Run, *, running: bool) -> None:
-    path = beside(run.options.results, "report.html")
+    """report.html; while the run goes on, seldom enough to take no more than 1/PAGE_SHARE of it."""
+    path, started = beside(run.options.results, "report.html"), time.monotonic()
+    if running and started < run.next_page:
+        return
     with warning(run.display, path):
         write_page(
             path,
@@ -396,6 +401,7 @@ def write_report(run: Run, *, running: bool) -> None:
             running=running,
             simulated=run.display.simulated,
         )
+    run.next_page = time.monotonic() + (time.monotonic() - started) * PAGE_SHARE
 
 
 @contextmanager

@@ -195,7 +195,8 @@ def test_the_message_holds_goal_task_criteria_and_evidence() -> None:
         "Prompt #1, the leader: score 7.",
         "(4 samples)\n```\nBe clear.\n```",
         "- words: 60-120: 75% of the mark",
-        "Its worst response, score 7.0, to the input 'rain':\n```\nwet stuff\n```\nmissed: 134 words",
+        "Its worst response, score 7.0, to the input 'rain':\n```\nwet stuff\n",
+        "```\nmissed: 134 words",
         "```\n(no system prompt)\n```",
         STRATEGIES["refine"],
     ):
