@@ -113,7 +113,9 @@ class Run:
     interruption: Interruption
     at_once: int = AT_ONCE
     started: float = field(default_factory=time.monotonic)
-    next_page: float = 0.0
+    next_page: float = field(
+        default_factory=lambda: time.monotonic() + 2
+    )  # its cost is unknown yet
     failures: int = 0
     fatal: Exception | None = None
 
