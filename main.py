@@ -7,6 +7,7 @@ From top to bottom: `main` is the command, `search` the night, `iterate` one exp
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -314,6 +315,7 @@ def run_all(
             return 128 + interruption.signal
         refuse_unknown_price(run)
         run.history, notices = opened(results, program, client)  # the default model may be gone
+        gc.freeze()  # a long history would be looked through for garbage again and again
         for notice in [*notices, *found.problems, start_line(run)]:
             display.say(notice)
         if options.ablate:
