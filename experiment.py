@@ -7,7 +7,7 @@ use the winner.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TypeVar
@@ -16,7 +16,7 @@ from client import Client, Usage
 from history import History
 from program import Input, Program
 from results import Experiment, Trial
-from scorer import Score, judge_labels, needs_judge, score
+from scorer import Score, ScoreError, judge_labels, needs_judge, score
 
 AT_ONCE = 8  # calls side by side within one experiment
 
@@ -88,11 +88,10 @@ def _side_by_side(
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(at_once, len(items))) as pool:
         futures = [pool.submit(function, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            for future in futures:  # after an error the rest of the panel is of no use
-                future.cancel()
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:  # after an error the rest of the panel is of no use
+            future.cancel()
+    return [future.result() for future in futures]
 
 
 def scored(experiment: Experiment, trials: Iterable[Trial]) -> Experiment:
@@ -117,26 +116,24 @@ def open_history(
     prompt of the series before it.
     """
     digest, criteria = program.digest(models["task"], temperature), program.criteria_digest()
-    deterministic = temperature == 0 and not needs_judge(program)
-    series: list[Experiment] = []
+    judge = models["judge"] if needs_judge(program) else None
+    deterministic = temperature == 0 and judge is None
+    history = History(deterministic=deterministic)
     before: list[Experiment] = []
     again = 0
     for experiment in experiments:
-        if experiment.program == digest and (
-            experiment.criteria == criteria or experiment.score is None
-        ):
-            series.append(experiment)
-        elif experiment.program == digest and (
-            same := rescore(program, experiment, models["judge"])
-        ):
-            series.append(same)
+        asked = experiment.program == digest
+        marked = experiment.criteria == criteria and judge in (None, experiment.models.get("judge"))
+        if asked and (marked or experiment.score is None):
+            history.add(experiment)
+        elif asked and (same := rescore(program, experiment, models["judge"])):
+            history.add(same)
             again += 1
-        elif not series:
+        elif history.leader is None:
             before.append(experiment)
-    inherited = _best_prompt(before)
-    history = History(series, deterministic=deterministic, inherited=inherited)
+    history.inherited = _best_prompt(before)
     notices = []
-    if inherited is not None and history.leader is None:
+    if history.inherited is not None and history.leader is None:
         notices.append(NEW_SERIES)
     if again and history.leader:
         notices.append(
@@ -155,7 +152,7 @@ def _best_prompt(experiments: Sequence[Experiment]) -> str | None:
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:
-    """The experiment by the program's present criteria; None where a judge would be needed."""
+    """The experiment by the program's present criteria; None where that cannot be known."""
     inputs = {given.text: given for given in (*program.inputs, *program.held_out)}
     labels = judge_labels(program)
     if labels and experiment.models.get("judge") != judge:
@@ -165,6 +162,9 @@ def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment 
         given = inputs.get(trial.input)
         if given is None or not set(labels) <= set(trial.criteria):
             return None
-        mark = score(None, program, given, trial.response, judged=trial.criteria)
+        try:
+            mark = score(None, program, given, trial.response, judged=trial.criteria)
+        except ScoreError:  # a pattern that ran out of time
+            return None
         trials.append(_trial(Response(given, trial.response, trial.finish), mark))
     return scored(experiment, trials) if trials else None

@@ -85,6 +85,18 @@ def normalise(prompt: str) -> str:
     return " ".join(prompt.split())
 
 
+def _letters(text: str) -> int:
+    """How often the commonest letters occur, each in unary.
+
+    The bits in which two texts differ are insertions and deletions that they need at the least:
+    nearly all of 10,000 prompts are told apart by that, without being compared.
+    """
+    bits = 0
+    for letter in "etaoinsr":
+        bits = bits << 60 | (1 << min(text.count(letter), 60)) - 1
+    return bits
+
+
 class _Variances:
     """The one-way random-effects model over prompts, kept up to date by sums.
 
@@ -169,7 +181,7 @@ class History:
         self._proposals: list[Experiment] = []
         self._tallies: dict[str, _Tally] = {}
         self._ranks: dict[int, list[tuple[float, int, str]]] = defaultdict(list)
-        self._lengths: list[tuple[int, str, str]] = []
+        self._lengths: list[tuple[int, str, str, int]] = []
         self._variances = _Variances()
         for experiment in experiments:
             self.add(experiment)
@@ -214,7 +226,7 @@ class History:
         if tally is None:
             tally = self._tallies[key] = _Tally(experiment.prompt, experiment.iteration)
             folded = key.casefold()
-            insort(self._lengths, (len(folded), folded, key))
+            insort(self._lengths, (len(folded), folded, key, _letters(folded)))
         if experiment.kind == "baseline":
             self._baseline = tally
         self._variances.count(tally, -1)
@@ -321,13 +333,14 @@ class History:
                 return self._tallies[key].prompt
             folded = key.casefold()
             # ratio r allows a length difference of at most (2 - 2r)/r of the shorter
-            slack = (200 - 2 * NEAR) / NEAR
-            low = bisect_left(self._lengths, (math.floor(len(folded) / (1 + slack)),))
-            high = bisect_right(self._lengths, (math.ceil(len(folded) * (1 + slack)) + 1,))
-            near = self._lengths[low:high]
-        found = process.extractOne(
-            folded, [text for _, text, _ in near], scorer=fuzz.ratio, score_cutoff=NEAR
-        )
+            longest = len(folded) * (1 + (200 - 2 * NEAR) / NEAR) + 1
+            low = bisect_left(self._lengths, (math.floor(len(folded) ** 2 / longest) - 1,))
+            high = bisect_right(self._lengths, (math.ceil(longest),))
+            window = self._lengths[low:high]
+        edits, mine = (1 - NEAR / 100) * (len(folded) + longest), _letters(folded)
+        near = [entry for entry in window if (entry[3] ^ mine).bit_count() <= edits]
+        texts = [entry[1] for entry in near]
+        found = process.extractOne(folded, texts, scorer=fuzz.ratio, score_cutoff=NEAR)
         return self._tallies[near[found[2]][2]].prompt if found else None
 
     @property

@@ -1,0 +1,423 @@
+"""Panels, records, re-scoring and series. Run: pytest tests/test_experiment.py"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import scorer
+from client import APIError, Completion, Usage
+from confirmation import next_steps
+from experiment import (
+    NEW_SERIES,
+    open_history,
+    rescore,
+    run_experiment,
+    score_responses,
+    scored,
+)
+from program import Criterion, Input, Program
+from results import Experiment, Results, Trial, load
+from scorer import ScoreError, score
+
+MODELS = {"agent": "a", "task": "t", "judge": "j"}
+RULE = Criterion("mentions", "apple, pear")
+OTHER_RULE = Criterion("mentions", "apple")
+JUDGE = Criterion("judge", "is it good?")
+
+
+def program(*criteria: Criterion, inputs: str = "one two", held_out: str = "") -> Program:
+    return Program(
+        goal="Be good.",
+        task="Answer {input}.",
+        inputs=tuple(Input(text) for text in inputs.split()),
+        held_out=tuple(Input(text) for text in held_out.split()),
+        criteria=criteria or (RULE,),
+        baseline="",
+        text="",
+        name="program.md",
+    )
+
+
+Answer = Callable[[str, str], str]  # system and user message -> the answer
+
+
+class Model:
+    """A client that answers by a function, and keeps what it was asked."""
+
+    def __init__(self, answer: Answer = lambda system, user: user, finish: str = "stop") -> None:
+        self.answer, self.finish = answer, finish
+        self.asked: list[tuple[str, str, str]] = []
+        self.running = self.most = 0
+        self.lock = threading.Lock()
+
+    def generate_response(
+        self, system: str, user: str, *, role: str = "task", spent: Usage | None = None
+    ) -> Completion:
+        with self.lock:
+            self.asked.append((system, user, role))
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            text = self.answer(system, user)
+        finally:
+            with self.lock:
+                self.running -= 1
+        if spent is not None:
+            spent.add(1, 1, 0.0)
+        return Completion(text, self.finish, 1, 1, "model")
+
+
+# ---- a panel
+
+
+def test_the_prompt_is_the_system_message_and_the_task_the_users() -> None:
+    model = Model()
+    run_experiment(model, program(inputs="one"), "Be brief.")
+    assert model.asked == [("Be brief.", "Answer one.", "task")]
+
+
+def test_a_panel_comes_pass_after_pass_in_the_order_of_the_inputs() -> None:
+    def slower_first(system: str, user: str) -> str:
+        time.sleep(0.02 if "one" in user else 0)
+        return user
+
+    spent = Usage()
+    responses = run_experiment(Model(slower_first), program(), "p", 3, spent)
+    assert [response.given.text for response in responses] == ["one", "two"] * 3
+    assert [response.text for response in responses] == ["Answer one.", "Answer two."] * 3
+    assert spent.calls == 6
+
+
+def test_other_inputs_stand_in_where_they_are_given() -> None:
+    wanted = program(held_out="three four")
+    responses = run_experiment(Model(), wanted, "p", 2, inputs=wanted.held_out)
+    assert [response.given.text for response in responses] == ["three", "four"] * 2
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_calls_run_side_by_side_and_no_more_than_allowed(at_once: int) -> None:
+    together = threading.Barrier(at_once)
+
+    def meet(system: str, user: str) -> str:
+        together.wait(timeout=5)  # breaks unless so many calls are under way at once
+        return user
+
+    model = Model(meet)
+    assert len(run_experiment(model, program(), "p", 4, at_once=at_once)) == 8
+    assert model.most == at_once
+
+
+def test_one_failed_call_fails_the_panel_and_spares_the_rest() -> None:
+    def refuse(system: str, user: str) -> str:
+        raise APIError("400 Bad Request")
+
+    model = Model(refuse)
+    with pytest.raises(APIError, match="400"):
+        run_experiment(model, program(), "p", 50, at_once=2)
+    assert len(model.asked) < 10
+
+
+def test_after_a_failure_no_call_begins_while_an_earlier_one_still_waits() -> None:
+    def answer(system: str, user: str) -> str:
+        number = len(model.asked)
+        time.sleep(0.2 if number == 1 else 0.01)  # a wait for a retry can take half an hour
+        if number == 2:
+            raise APIError("400 Bad Request")
+        return user
+
+    model = Model(answer)
+    with pytest.raises(APIError, match="400"):
+        run_experiment(model, program(), "p", 20, at_once=2)
+    assert len(model.asked) <= 5
+
+
+# ---- scores
+
+
+def test_each_response_is_scored_against_its_own_input() -> None:
+    wanted = replace(
+        program(Criterion("equals", "{expected}")),
+        inputs=(Input("one", "Answer one."), Input("two", "another answer")),
+    )
+    trials = score_responses(Model(), wanted, run_experiment(Model(), wanted, "p"))
+    assert [(trial.input, trial.response, trial.score) for trial in trials] == [
+        ("one", "Answer one.", 10.0),
+        ("two", "Answer two.", 0.0),
+    ]
+    assert "another answer" in trials[1].reason
+
+
+def test_rules_are_scored_without_a_call() -> None:
+    model = Model()
+    responses = run_experiment(Model(lambda system, user: "an apple"), program(), "p")
+    assert [trial.score for trial in score_responses(model, program(), responses)] == [5.0, 5.0]
+    assert model.asked == []
+
+
+def test_judges_are_asked_side_by_side() -> None:
+    together = threading.Barrier(2)
+
+    def verdict(system: str, user: str) -> str:
+        together.wait(timeout=5)
+        return '{"reason": "fine", "score": 7}'
+
+    judge = Model(verdict)
+    responses = run_experiment(Model(), program(), "p", 2)
+    trials = score_responses(judge, program(JUDGE), responses, at_once=2)
+    assert [trial.score for trial in trials] == [7.0] * 4
+    assert {role for _, _, role in judge.asked} == {"judge"}
+
+
+def test_an_unusable_verdict_spoils_the_whole_panel() -> None:
+    responses = run_experiment(Model(), program(), "p")
+    with pytest.raises(ScoreError):
+        score_responses(Model(lambda system, user: "no idea"), program(JUDGE), responses)
+
+
+def test_a_response_cut_at_max_tokens_is_marked_so() -> None:
+    responses = run_experiment(Model(finish="length"), program(), "p")
+    trials = score_responses(Model(), program(), responses)
+    assert [trial.finish for trial in trials] == ["length", "length"]
+
+
+def test_a_record_shows_its_mean_and_the_response_nearest_to_it() -> None:
+    trials = [Trial("", f"response {score}", score, {}, "") for score in (1.0, 6.0, 8.0)]
+    record = scored(Experiment(1, thought="t", prompt="p"), iter(trials))
+    assert (record.score, record.response) == (5.0, "response 6.0")
+    assert record.trials == tuple(trials)
+    assert (record.iteration, record.thought, record.prompt) == (1, "t", "p")
+
+
+# ---- series and re-scoring
+
+
+def ran(
+    asked: Program,
+    number: int,
+    prompt: str,
+    *answers: str,
+    kind: str = "proposal",
+    held_out: bool = False,
+    models: dict[str, str] = MODELS,
+    judged: float = 0.5,
+) -> Experiment:
+    """The record of an experiment, one pass for each answer."""
+    marks = dict.fromkeys(scorer.judge_labels(asked), judged)
+    trials = []
+    for answer in answers:
+        for given in asked.held_out if held_out else asked.inputs:
+            mark = score(None, asked, given, answer, judged=marks)
+            trials.append(Trial(given.text, answer, mark.value, mark.criteria, mark.reason))
+    record = Experiment(
+        number,
+        kind,
+        prompt=prompt,
+        models=models,
+        program=asked.digest(models["task"], 0.7),
+        criteria=asked.criteria_digest(),
+    )
+    return scored(record, trials)
+
+
+def failed(asked: Program, number: int) -> Experiment:
+    record = ran(asked, number, "p", "x")
+    return replace(record, score=None, trials=(), response="", error="400 Bad Request")
+
+
+def a_night(asked: Program) -> list[Experiment]:
+    return [
+        ran(asked, 0, "base", "nothing", "nothing", "apple", "nothing", kind="baseline"),
+        ran(asked, 1, "pears", "pear", "apple pear", "pear", "pear"),
+        failed(asked, 2),
+        ran(asked, 2, "fruit", "apple pear", "apple pear", "apple pear", "apple"),
+        ran(asked, 3, "apples", "apple", "apple", "apple", "apple"),
+    ]
+
+
+def test_nothing_recorded_begins_an_empty_series_without_a_word() -> None:
+    history, notices = open_history([], program(), MODELS, 0.7)
+    assert (history.leader, history.inherited, notices) == (None, None, [])
+
+
+def test_the_same_program_goes_on() -> None:
+    records = a_night(program())
+    history, notices = open_history(records, program(), MODELS, 0.7)
+    assert history.experiments == records
+    assert history.leader is not None and history.leader.prompt == "fruit"
+    assert (history.completed, history.next_number(), notices) == (3, 4, [])
+
+
+@pytest.mark.parametrize(
+    "temperature, criteria, deterministic",
+    [(0, RULE, True), (0.7, RULE, False), (0, JUDGE, False)],
+)
+def test_only_rules_at_temperature_0_are_without_noise(
+    temperature: float, criteria: Criterion, deterministic: bool
+) -> None:
+    history, _ = open_history([], program(criteria), MODELS, temperature)
+    assert history.deterministic is deterministic
+
+
+def test_a_reworded_goal_keeps_the_history_where_no_judge_reads_it() -> None:
+    records = a_night(program())
+    history, notices = open_history(records, replace(program(), goal="New."), MODELS, 0.7)
+    assert (history.experiments, notices) == (records, [])
+
+
+def test_changed_rules_score_the_stored_responses_again_at_no_call(tmp_path: Path) -> None:
+    with Results(tmp_path / "results.json") as results:
+        for record in a_night(program()):
+            results.append(record)
+    before = (tmp_path / "results.json").read_bytes()
+    records = load(tmp_path / "results.json")
+    history, notices = open_history(records, program(OTHER_RULE), MODELS, 0.7)
+    assert history.leader is not None and history.leader.prompt in ("fruit", "apples")
+    assert history.standing("apples").mean == history.standing("fruit").mean == 10
+    assert history.standing("pears").mean == 2.5
+    assert history.completed == 3
+    assert [notice.partition(":")[0] for notice in notices] == ["the criteria changed"]
+    assert "4 stored experiments were scored again" in notices[0]
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_a_file_of_old_and_new_scores_is_one_history() -> None:
+    later = ran(program(OTHER_RULE), 4, "more apples", "apple")
+    history, _ = open_history([*a_night(program()), later], program(OTHER_RULE), MODELS, 0.7)
+    assert history.completed == 4
+    assert history.next_number() == 5
+    assert len(history.top(9)) == 5
+    assert next_steps(history, 4)
+
+
+def test_held_out_finals_are_scored_again_and_stay_out_of_the_search() -> None:
+    asked = program(held_out="three")
+    final = ran(asked, 3, "fruit", "pear", "pear", kind="confirmation", held_out=True)
+    changed = replace(asked, criteria=(OTHER_RULE,))
+    history, notices = open_history([*a_night(asked), final], changed, MODELS, 0.7)
+    assert [e.score for e in history.measured] == [0.0]
+    assert history.standing("fruit").mean == 10
+    assert "5 stored" in notices[0]
+
+
+def test_marks_of_the_same_judge_are_used_again() -> None:
+    records = [ran(program(JUDGE), 1, "p", "apple", judged=0.8)]
+    history, notices = open_history(records, program(JUDGE, OTHER_RULE), MODELS, 0.7)
+    assert history.standing("p").mean == pytest.approx(9.0)
+    assert "1 stored" in notices[0]
+
+
+def test_another_question_to_the_judge_begins_a_new_series() -> None:
+    records = [ran(program(JUDGE), 0, "p", "apple", kind="baseline")]
+    changed = program(Criterion("judge", "is it short?"))
+    history, notices = open_history(records, changed, MODELS, 0.7)
+    assert (history.leader, history.inherited, notices) == (None, "p", [NEW_SERIES])
+
+
+def test_another_judge_begins_a_new_series() -> None:
+    records = [ran(program(JUDGE), 0, "p", "apple", kind="baseline")]
+    history, notices = open_history(records, program(JUDGE), {**MODELS, "judge": "new"}, 0.7)
+    assert (history.leader, history.inherited, notices) == (None, "p", [NEW_SERIES])
+
+
+def test_without_a_judge_in_use_its_model_is_of_no_account() -> None:
+    records = a_night(program())
+    history, notices = open_history(records, program(), {**MODELS, "judge": "new"}, 0.7)
+    assert (history.experiments, notices) == (records, [])
+
+
+CHANGES = [
+    (replace(program(), task="Say {input}."), MODELS, 0.7),
+    (program(inputs="one two three"), MODELS, 0.7),
+    (program(), {**MODELS, "task": "new"}, 0.7),
+    (program(), MODELS, 1.0),
+]
+
+
+@pytest.mark.parametrize("asked, models, temperature", CHANGES)
+def test_another_task_begins_a_series_that_inherits_the_best_prompt(
+    asked: Program, models: dict[str, str], temperature: float
+) -> None:
+    history, notices = open_history(a_night(program()), asked, models, temperature)
+    assert (history.experiments, history.leader, history.completed) == ([], None, 0)
+    assert history.inherited == "fruit"
+    assert (history.strategy(1), notices) == ("carry over", [NEW_SERIES])
+
+
+def test_a_new_series_goes_on_with_what_it_inherited() -> None:
+    asked = program(inputs="three")
+    records = [*a_night(program()), ran(asked, 0, "base", "apple", kind="baseline")]
+    for _ in range(2):
+        history, notices = open_history(records, asked, MODELS, 0.7)
+        assert (history.inherited, history.strategy(1), notices) == ("fruit", "carry over", [])
+        records.append(failed(asked, 1))
+    records.append(ran(asked, 1, "fruit", "apple"))
+    history, _ = open_history(records, asked, MODELS, 0.7)
+    assert (history.next_number(), history.completed) == (2, 1)
+    assert history.strategy(2) != "carry over"
+
+
+def test_failures_of_the_series_before_do_not_hide_its_best_prompt() -> None:
+    """A failed record belongs to any criteria: it must not end the series before it too early."""
+    records = a_night(program(JUDGE))
+    better = ran(program(JUDGE), 4, "the best", "apple", judged=1.0)
+    changed = program(Criterion("judge", "is it short?"))
+    history, _ = open_history([*records, better], changed, MODELS, 0.7)
+    assert history.inherited == "the best"
+
+
+def test_going_back_to_an_earlier_program_continues_its_series() -> None:
+    first, second = program(), program(inputs="three")
+    records = [*a_night(first), ran(second, 0, "base", "apple", kind="baseline")]
+    records += [ran(second, 1, "fruit", "apple"), ran(first, 4, "more fruit", "apple pear")]
+    history, notices = open_history(records, first, MODELS, 0.7)
+    assert [e.iteration for e in history.recent(9)] == [1, 2, 3, 4]
+    assert (history.inherited, notices) == (None, [])
+    history, _ = open_history(records, second, MODELS, 0.7)
+    assert ([e.prompt for e in history.recent(9)], history.inherited) == (["fruit"], "fruit")
+
+
+def test_the_best_of_the_latest_of_several_series_is_inherited() -> None:
+    records = a_night(program())
+    records += [ran(program(inputs="three"), 0, "latest", "nothing", kind="baseline")]
+    history, _ = open_history(records, program(inputs="four"), MODELS, 0.7)
+    assert history.inherited == "latest"
+
+
+def test_a_file_of_four_fields_from_elsewhere_lends_its_best_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    fields = {"response": "r", "timestamp": "2025-01-01T00:00:00"}
+    records = [{"prompt": "good", "score": 7.5, **fields}, {"prompt": "bad", "score": 2, **fields}]
+    path.write_text(json.dumps(records), encoding="utf-8")
+    history, notices = open_history(load(path), program(), MODELS, 0.7)
+    assert (history.experiments, history.inherited) == ([], "good")
+    assert (history.strategy(1), notices) == ("carry over", [NEW_SERIES])
+
+
+def test_what_only_failed_is_not_inherited() -> None:
+    history, notices = open_history([failed(program(), 1)], program(inputs="x"), MODELS, 0.7)
+    assert (history.inherited, notices) == (None, [])
+
+
+def test_records_that_cannot_be_scored_again_are_left_out() -> None:
+    record = ran(program(), 1, "p", "apple")
+    assert rescore(program(inputs="three"), record, "j") is None  # an input that is gone
+    assert rescore(program(JUDGE), record, "j") is None  # no mark of a judge
+    assert rescore(program(), replace(record, trials=()), "j") is None
+    assert rescore(program(), failed(program(), 1), "j") is None
+
+
+def test_a_pattern_that_runs_out_of_time_on_a_stored_response_does_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scorer, "MATCH_SECONDS", 0.01)
+    records = [ran(program(), 1, "p", "a" * 40 + "!"), ran(program(), 2, "q", "apple")]
+    hostile = program(Criterion("matches", r"/^(a|a|aa)+\d$/"))
+    history, _ = open_history(records, hostile, MODELS, 0.7)
+    assert [e.prompt for e in history.recent(9)] == ["q"]
