@@ -4,9 +4,10 @@
 
 The simulator runs in a process of its own, and so does each measured run: `python main.py` as it
 stands, or a plain reading of the article's loop. One pass per experiment (temperature 0, rule
-criteria), no confirmation. Pages that main.py writes between two experiments count as their CPU and
-wall time; how many were is told, since a short run may see none, and what one costs has a row of
-its own. Medians of runs that take turns, since machines are noisy. --minute adds the run at a true 60 requests a minute, which takes minutes.
+criteria), no confirmation. A page that main.py writes between two experiments counts in their CPU
+and wall time; the table tells how many those were, since a short run may see none, and what one
+costs. Medians of runs that take turns, since machines are noisy. --minute adds the run at a true
+60 requests a minute, which takes minutes.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def ours(marks_path: str, argv: list[str]) -> int:
 
     marks: list[Mark] = []
     pages: list[float] = []  # CPU seconds of each
-    append, write_page, first = Results.append, main.write_page, [-1]
+    append, first = Results.append, [-1]
+    names = vars(main)  # it holds write_page by name
+    write_page = names["write_page"]
 
     def marked(self: Results, experiment: Any) -> None:
         append(self, experiment)
@@ -98,7 +101,7 @@ def ours(marks_path: str, argv: list[str]) -> int:
         pages.append(time.process_time() - began)
 
     Results.append = marked  # type: ignore[method-assign]
-    main.write_page = timed
+    names["write_page"] = timed
     try:
         return main.main(argv)
     finally:
