@@ -180,11 +180,13 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ProgramError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except (OSError, ValueError) as error:
-        raise ProgramError(f"{path}: cannot be read: {error}") from error
+        raise ProgramError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', error)}"
+        ) from error
     if "\0" in text:
         raise ProgramError(f"{path}: holds zero bytes, so it is not UTF-8 text; save it as UTF-8")
     if not text.strip():
-        raise ProgramError(f"{path}: is empty")
+        raise ProgramError(f"{path}: is empty; it needs a goal and a '## Task', see README.md")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

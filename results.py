@@ -657,6 +657,10 @@ def _locked(path: Path, lock_path: Path) -> BaseFileLock:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
+        if not lock_path.exists():  # filelock takes a folder without room for one for a wait
+            raise ResultsError(
+                f"{path} cannot be written: its folder takes no new file; name another by --results"
+            ) from error
         raise ResultsError(f"{path} is in use by {_holder(lock_path)}") from error
     return lock
 

@@ -316,7 +316,10 @@ def _innermost(error: BaseException) -> str:
             (a for a in reversed(error.args) if isinstance(a, Exception)), None
         )
         if not isinstance(inner, Exception):
-            return str(error) or type(error).__name__
+            said = re.sub(r"^\w+\(host=.*?\): |\[Errno -?\d+\] ", "", str(error))
+            return (
+                said.removeprefix("Failed to establish a new connection: ") or type(error).__name__
+            )
         error = inner
 
 
@@ -346,7 +349,7 @@ def _failure(
         page = message.startswith("a web page")
         return MayPass(f"the answer is not whole JSON: {message}", setup=page)
     said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
-    said += f": {message}" if message else ""
+    said += f": {message.rstrip('.')}" if message else ""
     if status < 400:
         to = _one_line(headers.get("Location", "nowhere"))
         return FatalAPIError(f"{said}: {url} redirects to {to}: correct NEBIUS_BASE_URL")

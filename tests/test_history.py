@@ -405,6 +405,21 @@ def test_no_near_repeat_escapes_by_its_length(first: str, data: st.DataObject) -
     assert (history.twin(second) is not None) == (ratio >= NEAR)
 
 
+@given(st.integers(0, 10**6), st.integers(20, 300), st.integers(0, 12))
+@settings(max_examples=150, deadline=None)
+def test_edited_prompts_are_repeats_just_where_the_ratio_says_so(
+    seed: int, size: int, edits: int
+) -> None:
+    draw = random.Random(seed)
+    letters = draw.choices("etaoinsr xyz", k=size)
+    history = History([tried(1, "".join(letters), 5)])
+    for _ in range(edits):
+        at = draw.randrange(len(letters))
+        letters[at : at + draw.randrange(2)] = draw.choice(["", "e", "z", "tt", "q "])
+    ratio = fuzz.ratio(normalise(history.experiments[0].prompt), normalise("".join(letters)))
+    assert (history.twin("".join(letters)) is not None) == (ratio >= NEAR)
+
+
 @pytest.mark.parametrize("size", [1, 16, 17, 32, 33, 65, 97, 100, 131, 485, 1000, 4999])
 def test_the_window_of_lengths_is_wide_enough(size: int) -> None:
     history = History([tried(1, "x" * size, 5)])

@@ -594,3 +594,11 @@ def test_only_one_of_many_at_once_gets_the_file(path: Path) -> None:
     assert held >= 1
     assert all("in use by" in err for out, err in outputs if not out)
     assert len(load(path)) == held
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs /proc, where no file can be made"
+)
+def test_a_folder_that_takes_no_file_is_said_so():
+    with pytest.raises(ResultsError, match="/proc/x.json cannot be written: its folder"):
+        Results(Path("/proc/x.json"))
