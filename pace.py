@@ -48,6 +48,7 @@ class _Pace:
         self.left = math.inf  # calls, as the server says; only falls until `resets`
         self.resets = 0.0
         self.more = 0.0  # when one more may begin though none is left
+        self.most = 0.0  # calls, the most that were ever left
         self.per_call = (math.inf, 0.0)  # least and most seconds to the reset per call taken
         self.rate = math.inf  # calls a second, as learned
         self.measured = False
@@ -78,8 +79,10 @@ class _Pace:
         reset = read_seconds(headers.get("x-ratelimit-reset-requests"))
         if left is None or reset is None:
             return
-        if limit and limit - left >= limit / 4:  # with fewer taken, rounding hides the difference
-            each, (low, high) = reset / (limit - left), self.per_call
+        self.most = max(self.most, left + 1)  # a bucket may hold less than the limit of a minute
+        taken = min(limit or math.inf, self.most) - left
+        if taken >= self.most / 4:  # with fewer taken, rounding hides the difference
+            each, (low, high) = reset / taken, self.per_call
             self.per_call = (min(low, each), max(high, each))
         # Answers overtake each other: before the reset only the lowest number is to be trusted.
         if now >= self.resets or left <= self.left:

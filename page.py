@@ -12,14 +12,18 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confirmation import Confirmation, outcome
 from history import History, Standing
 from intervals import Interval
 from report import count, interval, margin, money, search_rows, shortest, visible
 from results import Experiment, Trial
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 PAGE_TEXT = 11_000_000  # bytes of prompts and responses in report.html, of 20 MB in all
 PAGE_TRIALS = 60_000  # responses in report.html
@@ -30,13 +34,9 @@ DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
 
 
-def write_page(
-    path: Path, history: History, *, program_text: str, target: int, running: bool, simulated: bool
-) -> None:
-    """Writes the self-contained report.html at once or not at all; raises OSError.
-
-    It goes out part by part, so that neither plotly.js nor the responses stand in memory whole.
-    """
+@cache
+def template() -> Template:
+    """page.html, compiled once: that takes longer than filling it for a short night."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
@@ -48,8 +48,18 @@ def write_page(
         lstrip_blocks=True,
     )
     pages.filters |= {"visible": visible, "count": count, "interval": interval, "money": money}
+    return pages.get_template("page.html")
+
+
+def write_page(
+    path: Path, history: History, *, program_text: str, target: int, running: bool, simulated: bool
+) -> None:
+    """Writes the self-contained report.html at once or not at all; raises OSError.
+
+    It goes out part by part, so that neither plotly.js nor the responses stand in memory whole.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    parts = pages.get_template("page.html").generate(
+    parts = template().generate(
         nonce=os.urandom(16).hex(),  # a script without it does not run
         program=program_text,
         target=target,
