@@ -309,12 +309,14 @@ def run_all(
                 display.say(notice)
             conclude(run)
             return exit_code(run)
+        configured = dict(client.models)
         try:
             found = client.preflight(program.baseline, program.question(program.inputs[0]))
         except Interrupted:
             return 128 + interruption.signal
         refuse_unknown_price(run)
-        run.history, notices = opened(results, program, client)  # the default model may be gone
+        if client.models != configured:  # the default model is gone: another series
+            run.history, notices = opened(results, program, client)
         gc.freeze()  # a long history would be looked through for garbage again and again
         for notice in [*notices, *found.problems, start_line(run)]:
             display.say(notice)
