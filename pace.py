@@ -34,14 +34,17 @@ class _Pace:
 
     Headers: never more calls under way than the server says are left, then a pause until the reset;
     where every call taken adds the same time to the reset (a token bucket), one call per token.
-    Refusals: answers between two of them / seconds between them is the rate, of a bucket and of a
-    window alike, since nothing was left at either end. It grows with the cube of the quiet time:
-    a lifted limit is soon noticed, a standing one seldom hit.
+    Refusals: nothing was left at either of two, so the answers between them / the seconds between
+    them is the rate, of a bucket and of a window alike. The seconds count from the moment at which
+    the server said that it opens, to the next one: a window then holds its whole time. The rate
+    grows with the cube of the answers since: a lifted limit is noticed, a standing one seldom hit.
     """
 
-    DOUBLES = 90.0  # seconds after which an unrefused rate is tried twice as fast
-    MEMORY = 120.0  # seconds of answers that the rate is measured over
-    ENOUGH = 4  # answers for a measurement; with fewer a refused rate is only lowered
+    ENOUGH = 16  # answers for a measurement; with fewer the rate is only lowered
+    KEPT = 3  # measurements, of which the highest counts: those of chance refusals differ
+    DOUBLES = 3.0  # times the measured answers: unrefused for so many, twice the rate is tried,
+    LATEST = 300  # but at the latest after so many
+    BURST = 2.0  # seconds of the rate that a pause may save up
 
     def __init__(self, now: float) -> None:
         self.running = 0
@@ -51,17 +54,22 @@ class _Pace:
         self.most = 0.0  # calls, the most that were ever left
         self.per_call = (math.inf, 0.0)  # least and most seconds to the reset per call taken
         self.rate = math.inf  # calls a second, as learned
-        self.measured = False
+        self.evidence = 0  # answers that the rate was learned from
+        self.measured: list[float] = []  # the last rates of ENOUGH answers
+        self.shut = False  # refused, and no answer since
+        self.closed = 0.0  # when it shut, or will open again if the server said so
+        self.since = self.opens = now  # where the next measurement begins, and the one after it
+        self.answers = 0  # since `since`
+        self.quiet = 0  # answers since the last refusal
         self.credit = 0.0  # calls that the learned rate lets begin at once
-        self.filled = self.quiet = self.since = now
-        self.answers = 0.0  # since `since`
+        self.filled = now
 
     def delay(self, now: float) -> float:
         """Seconds until a call may begin, if nothing changes before."""
         if self.left - self.running < 1 and now < self.more:
             return self.more - now
         self._fill(now)
-        return 0.0 if self.credit >= 1 else (1 - self.credit) / self._rate(now)
+        return 0.0 if self.credit >= 1 else (1 - self.credit) / self._rate()
 
     def begin(self, now: float) -> None:
         self.running += 1
@@ -71,9 +79,8 @@ class _Pace:
             self.left = self.running
             self.more = now + (self.per_call[1] if self._is_bucket() else 5.0)
 
-    def end(self, now: float, headers: Mapping[str, str], answered: bool) -> None:
+    def end(self, now: float, headers: Mapping[str, str]) -> None:
         self.running -= 1
-        self.answers += answered
         limit = read_number(headers.get("x-ratelimit-limit-requests"))
         left = read_number(headers.get("x-ratelimit-remaining-requests"))
         reset = read_seconds(headers.get("x-ratelimit-reset-requests"))
@@ -93,35 +100,50 @@ class _Pace:
             elif not now < self.more < token:
                 self.more = token
 
+    def answered(self, now: float) -> None:
+        """Counts an answer to a call that began after the last refusal."""
+        if self.shut:
+            self._learn(now)
+        self.answers += 1
+        self.quiet += 1
+
     def refused(self, now: float, wait: float, told: bool) -> None:
-        """Learns from the first refusal after an answer; `told`: the server named the wait."""
+        """`told`: the server named the wait."""
         if self.left < 1:
             return  # its headers say when to come back
-        # A window that opens again at a named time holds all the calls of the time between.
-        self.credit, self.filled, self.quiet = 0.0, now if told else now + wait, now + wait
-        if self.rate == math.inf:
-            if self.answers:
-                self.rate = self.answers / (now + wait - self.since)
-            self.since, self.answers = now, 0
-        elif self.answers >= self.ENOUGH:
-            self.rate, self.measured = self.answers / (now - self.since), True
-            if now - self.since > self.MEMORY:
-                self.since, self.answers = (self.since + now) / 2, self.answers / 2
+        self.opens = now + wait if told else now
+        if not self.shut:
+            self.shut, self.closed = True, self.opens
+        self.credit, self.filled, self.quiet = 0.0, max(now, now + wait - self.BURST), 0
+
+    def _learn(self, now: float) -> None:
+        self.shut = False
+        if self.answers and self.rate == math.inf:  # some were saved up before the first call
+            self.rate, self.evidence = self.answers / max(now - self.since, 0.001), self.answers
         elif self.answers:
-            self.rate *= 0.7
+            rate = self.answers / max(self.closed - self.since, 0.001)
+            if self.answers >= self.ENOUGH:
+                self.measured = [*self.measured[1 - self.KEPT :], rate]
+                self.rate, self.evidence = max(self.measured), self.answers
+            elif self.measured:
+                return
+            else:
+                self.rate, self.evidence = min(self.rate, rate), max(4, self.answers)
+                return
+        self.since, self.answers = self.opens, 0
 
     def _is_bucket(self) -> bool:
         return self.per_call[1] < 2 * self.per_call[0]
 
-    def _rate(self, now: float) -> float:
-        return self.rate * (1 + (max(0.0, now - self.quiet) / self.DOUBLES) ** 3)
+    def _rate(self) -> float:
+        return self.rate * (1 + (self.quiet / min(self.DOUBLES * self.evidence, self.LATEST)) ** 3)
 
     def _fill(self, now: float) -> None:
         if self.rate == math.inf:
             self.credit = math.inf
         elif now > self.filled:
-            rate = self._rate(now)
-            self.credit = min(self.credit + (now - self.filled) * rate, 60 * rate + 1)
+            rate = self._rate()
+            self.credit = min(self.credit + (now - self.filled) * rate, self.BURST * rate + 1)
             self.filled = now
 
 
@@ -129,7 +151,7 @@ class Gate:
     """Lets calls begin, for all threads together.
 
     A server in trouble, or a second failure in a row, closes it for all. It opens for one call;
-    every answer then lets one more be under way, so that no burst follows a refusal. A lone
+    every second answer then lets one more be under way, so that no burst follows a refusal. A lone
     failure makes only its own call wait.
     """
 
@@ -153,9 +175,14 @@ class Gate:
         self._changed = threading.Condition()
 
     def enter(self, model: str) -> Turn:
-        """Waits until a call may begin; raises Interrupted where it had to wait after `stop`."""
+        """Waits until a call may begin; raises Interrupted at a closed gate after `stop`.
+
+        One that only keeps the pace goes on after it: what runs is to end.
+        """
         with self._changed:
             while (left := self.delay(model)) > 0:
+                if self.stopped and self._clock() < self._opens:
+                    raise Interrupted
                 self._pause(left)
             return self.begin(model)
 
@@ -175,11 +202,13 @@ class Gate:
     def answered(self, turn: Turn, headers: Mapping[str, str]) -> None:
         with self._changed:
             self.succeeded, self._failing_since = True, None
+            now, pace = self._clock(), self._paces[turn.model]
+            pace.end(now, headers)
             if turn.wave == self._wave:
+                pace.answered(now)
                 self._running -= 1
-                self._window += 1
+                self._window += 0.5
                 self._failures, self._last_wait = 0, 0.0
-            self._paces[turn.model].end(self._clock(), headers, True)
             self._changed.notify_all()
 
     def failed(self, turn: Turn, failure: MayPass) -> float:
@@ -187,7 +216,7 @@ class Gate:
         with self._changed:
             now = self._clock()
             pace = self._paces[turn.model]
-            pace.end(now, failure.headers, False)
+            pace.end(now, failure.headers)
             left = self._patience_left(failure, now)
             if turn.wave != self._wave:  # was under way when the gate closed: nothing new
                 return 0.0
@@ -199,9 +228,7 @@ class Gate:
                 self._wave += 1
                 self._window = 1
             if failure.status == 429:
-                pace.refused(now, wait, failure.after is not None)
-                if pace.measured and self._failures == 1:
-                    self._window = math.inf  # the learned pace alone keeps a burst from following
+                pace.refused(now, wait, failure.after is not None and self._failures == 1)
             attempt = self._failures
         self.notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
         return wait
@@ -210,11 +237,11 @@ class Gate:
         with self._changed:
             ends = self._clock() + seconds
             while (left := ends - self._clock()) > 0:
+                if self.stopped:
+                    raise Interrupted
                 self._pause(left)
 
     def _pause(self, seconds: float) -> None:
-        if self.stopped:
-            raise Interrupted
         self._changed.wait(min(seconds, POLL_SECONDS))
 
     def _wait(self, failure: MayPass) -> float:
