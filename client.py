@@ -62,6 +62,8 @@ class Usage:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.cost: float | None = 0.0  # USD; None as soon as one answer's price is unknown
+        self.charged = 0.0  # USD, where an answer of unknown price counts as the dearest so far
+        self._dearest = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -76,6 +78,8 @@ class Usage:
             self.prompt_tokens += prompt_tokens or 0
             self.completion_tokens += completion_tokens or 0
             self.cost = None if cost is None or self.cost is None else self.cost + cost
+            self._dearest = max(self._dearest, cost or 0.0)
+            self.charged += self._dearest if cost is None else cost
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class Client:
         for role in self.models:
             if self.models[role] not in [check.id for check in checks]:
                 checks.append(self._check(role, system, user, problems))
+        self._defaulted = set()  # from now on another model would mix two series
         return Preflight(checks, problems)
 
     def price(self, role: str) -> tuple[float, float] | None:
@@ -237,6 +242,8 @@ class Client:
         with self._lock:
             if role not in self._defaulted or unknown == FALLBACK_MODEL:
                 return False
+            if self._catalogue and FALLBACK_MODEL not in self._catalogue:
+                return False
             if self.models[role] == unknown:
                 self.models.update(dict.fromkeys(self._defaulted, FALLBACK_MODEL))
                 self.notify(f"{unknown} is not served: using {FALLBACK_MODEL} instead")
@@ -303,9 +310,11 @@ class Client:
 
 
 def _checked_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
-    for name in ("model", "messages", "stream"):
+    for name in ("model", "messages", "stream", "n"):
         if name in extra:
             raise FatalAPIError(f"NEBIUS_EXTRA_BODY must not set {name!r}")
+    if "temperature" in extra:  # it would be the judge's and the agent's too
+        raise FatalAPIError("NEBIUS_EXTRA_BODY must not set 'temperature': use NEBIUS_TEMPERATURE")
     try:
         json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -127,8 +127,8 @@ class Run:
         """The limit of this start that is used up, in words; empty while there is room."""
         spent, most = self.client.total, self.options
         hours = (time.monotonic() - self.started) / 3600
-        if most.max_cost is not None and (spent.cost or 0.0) >= most.max_cost:
-            return f"--max-cost {most.max_cost:g} is reached: ${spent.cost:.4f} spent"
+        if most.max_cost is not None and spent.charged >= most.max_cost:
+            return f"--max-cost {most.max_cost:g} is reached: ${spent.charged:.4f} spent"
         if most.max_tokens is not None and spent.tokens >= most.max_tokens:
             return f"--max-tokens {most.max_tokens} is reached: {spent.tokens} tokens used"
         if most.max_hours is not None and hours >= most.max_hours:

@@ -233,6 +233,8 @@ class Wire:
         status, headers, content = self._exchange(request, deadline)
         try:
             data = json.loads(content)
+            if b"\\" in content and self._key in (plain := json.dumps(data)):
+                data = json.loads(self._scrub(plain))  # it was hidden behind escapes
         except (ValueError, RecursionError):
             data = None
         if 200 <= status < 300 and data is not None and not _object(data).get("error"):
@@ -422,6 +424,8 @@ def read_answer(data: Any, model: str) -> tuple[Completion, str]:
         return completion, f"the model refused: {_one_line(refusal)}"
     if finish == "content_filter":
         return completion, "the server's content filter stopped the answer"
+    if finish == "error":
+        return completion, "the server broke off the answer with an error"
     if text and closed:
         return completion, ""
     if reasoning or not closed:
@@ -466,7 +470,7 @@ def read_number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and number >= 0 else None
 

@@ -68,7 +68,15 @@ def test_each_role_has_its_model_and_temperature(
 
 
 @pytest.mark.parametrize(
-    "extra", [{"stream": True}, {"model": "x"}, {"top_p": math.nan}, {"a": {1}}]
+    "extra",
+    [
+        {"stream": True},
+        {"model": "x"},
+        {"n": 2},
+        {"temperature": 0},
+        {"top_p": math.nan},
+        {"a": {1}},
+    ],
 )
 def test_extra_fields_that_cannot_work_are_refused(extra: dict[str, Any]) -> None:
     with pytest.raises(FatalAPIError, match="NEBIUS_EXTRA_BODY"):
@@ -85,6 +93,7 @@ UNUSABLE: list[tuple[Any, str]] = [
     (answer(None, reasoning="the answer"), "m: it only thought.*enable_thinking"),
     (answer(None, refusal="I will not"), "the model refused: I will not"),
     (answer("half an ans", "content_filter"), "content filter"),
+    (answer("half an ans", "error"), "broke off"),
     ({"choices": []}, "no choices"),
     ({"choices": None, "usage": None}, "no choices"),
     ({"choices": {"0": 1}}, "no choices"),
@@ -166,6 +175,29 @@ def test_the_retired_default_is_replaced_once_for_all_roles(http: responses.Requ
     fallback = FALLBACK_MODEL
     assert client.models == {"agent": fallback, "task": fallback, "judge": "own"}
     assert len(lines) == 1 and fallback in lines[0]
+
+
+@pytest.mark.parametrize("removed_at", ["night", "another server"])
+def test_the_default_is_not_replaced_where_that_would_not_do(
+    http: responses.RequestsMock, removed_at: str
+) -> None:
+    http.get(MODELS, json={"data": [{"id": "a/b"}]} if removed_at != "night" else {})
+    client = make(models={})
+    if removed_at == "night":
+        http.post(CHAT, json=answer())
+        client.preflight()
+    http.remove(responses.POST, CHAT)
+    http.post(CHAT, status=404, json={"detail": f"The model `{DEFAULT_MODEL}` does not exist."})
+    with pytest.raises(FatalAPIError, match="choose another with NEBIUS_MODEL"):
+        client.generate_response("", "x") if removed_at == "night" else client.preflight()
+    assert set(client.models.values()) == {DEFAULT_MODEL}
+
+
+def test_an_answer_of_unknown_price_is_charged_as_the_dearest() -> None:
+    usage = Usage()
+    for cost in (0.1, 0.3, None, 0.2):
+        usage.add(1, 1, cost)
+    assert usage.cost is None and usage.charged == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("chosen", [DEFAULT_MODEL, "meta-llama/Lama-3.3"])

@@ -32,6 +32,7 @@ from tests.servers import (
     reset,
     whole,
 )
+from wire import read_number
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_any_error_body_gives_one_short_clean_line(http: responses.RequestsMock,
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 418, 422, 429, 500])
-@pytest.mark.parametrize("shape", ["detail", "error", "text", "html", "split"])
+@pytest.mark.parametrize("shape", ["detail", "error", "text", "html", "split", "escaped"])
 def test_the_key_is_never_shown(
     http: responses.RequestsMock, waits: Waits, status: int, shape: str
 ) -> None:
@@ -241,12 +242,17 @@ def test_the_key_is_never_shown(
         "text": KEY,
         "html": f"<title>{KEY}</title>",
         "split": json.dumps({"detail": "x" * 280 + KEY}),
+        "escaped": json.dumps({"detail": KEY}).replace(KEY[0], f"\\u{ord(KEY[0]):04x}", 1),
     }[shape]
     http.post(CHAT, status=status, body=said, headers={"Location": f"https://h/{KEY}", "X": KEY})
     lines: list[str] = []
     with pytest.raises(APIError) as caught:
         make(lines=lines, patience=30).generate_response("", "x")
     assert KEY[:12] not in leaks(caught.value) + str(lines)
+
+
+def test_a_number_too_large_for_a_float_is_no_number() -> None:
+    assert read_number(10**400) is None
 
 
 def test_the_key_is_cut_out_of_an_answer_too(http: responses.RequestsMock) -> None:
