@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from history import CONTENDERS, History, Standing, normalise
-from intervals import Interval, mean_interval, welch
+from intervals import Interval, mean_interval, paired, welch
 from results import Experiment
 
 ROUND = 24  # passes in one round of halving, shared by its contenders
 FINAL = 15  # fresh passes of the winner and of the baseline, more where the noise is large
 FINAL_MOST = 60
 STANDARD_ERROR = 0.25  # points: what the final passes bring the reported mean down to
+SAMPLE = 5  # held-out inputs from which they stand for others of their kind
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
 ABLATION = 8  # fresh passes of the prompt without one of its sentences
 
@@ -39,32 +42,54 @@ class Step:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The result: scores from fresh samples alone; `believed` is what the search took it for."""
+    """The result: scores from fresh samples alone; `believed` is what the search took it for.
+
+    The intervals hold for the very inputs that were measured or, where `generalises`, for others of
+    their kind: only a sample of inputs that no choice was made on can tell that.
+    """
 
     target: int
     winner: str
+    baseline: str
     winner_score: Interval
     baseline_score: Interval
     difference: Interval
     believed: float
+    inputs: int
     held_out: bool
+    generalises: bool
     shortest: str
-    improved: bool
+
+    @property
+    def improved(self) -> bool:
+        return self.difference.low > 0
+
+    @property
+    def best(self) -> str:
+        """The prompt to use: the winner, unless it was shown to be worse than the baseline."""
+        return self.baseline if self.difference.high < 0 else self.winner
 
 
 def next_steps(history: History, target: int, held_out: Collection[str] = ()) -> list[Step]:
-    """What to measure now for the confirmation at `target` iterations; [] when it is complete."""
+    """What to measure now for the confirmation at `target` iterations; [] when it is complete.
+
+    A step may be taken in parts: it comes again with the passes that are still missing.
+    """
     rounds, survivors = _halving(history, target)
     if len(survivors) > 1:
         stage = f"round {len(rounds) + 1}"
-        done = {normalise(e.prompt) for e in _records(history, "confirmation", target, stage)}
-        passes = max(1, ROUND // len(survivors))
-        return [Step(stage, s.prompt, passes) for s in survivors if normalise(s.prompt) not in done]
-    passes = _final_passes(history.noise or 0.0)
-    finals = _finals(history, target, held_out)
-    baseline = history.baseline or survivors[0]
-    pair = dict.fromkeys((survivors[0].prompt, baseline.prompt))
-    return [Step("final", p, passes, bool(held_out)) for p in pair if normalise(p) not in finals]
+        done = _pooled(_records(history, "confirmation", target, stage))
+        passes = _round_passes(survivors)
+        prompts, on_held_out = [s.prompt for s in survivors], False
+    else:
+        stage = "final"
+        done = _pooled(_finals(history, target, held_out))
+        passes = _final_passes(history, target)
+        baseline = history.baseline or survivors[0]
+        prompts = list(dict.fromkeys((survivors[0].prompt, baseline.prompt)))
+        on_held_out = bool(held_out)
+    missing = [(p, passes - len(done.get(normalise(p), []))) for p in prompts]
+    return [Step(stage, prompt, n, on_held_out) for prompt, n in missing if n > 0]
 
 
 def outcome(history: History, target: int | None = None) -> Confirmation | None:
@@ -73,31 +98,58 @@ def outcome(history: History, target: int | None = None) -> Confirmation | None:
         _, survivors = _halving(history, at)
         if len(survivors) > 1 or history.baseline is None:
             continue
-        finals, pair = _finals(history, at), (*survivors, history.baseline)
-        best, plain = (finals.get(normalise(standing.prompt)) for standing in pair)
-        if best and plain and _inputs(best) == _inputs(plain):
+        finals = _finals(history, at)
+        both = [
+            [e for e in finals if normalise(e.prompt) == normalise(standing.prompt)]
+            for standing in (survivors[0], history.baseline)
+        ]
+        enough = _final_passes(history, at)
+        latest = [_inputs(records[-1:]) for records in both]
+        best, plain = ([e for e in records if _inputs([e]) == latest[0]] for records in both)
+        if latest[0] == latest[1] and all(len(_passes_of(r)) >= enough for r in (best, plain)):
             return _outcome(history, at, survivors[0], best, plain)
     return None
 
 
 def _outcome(
-    history: History, target: int, winner: Standing, best: Experiment, plain: Experiment
+    history: History,
+    target: int,
+    winner: Standing,
+    best: list[Experiment],
+    plain: list[Experiment],
 ) -> Confirmation:
     floor = 0.0 if history.deterministic else (history.noise or 0.0) / 4
-    difference = welch(best.passes(), plain.passes(), floor)
-    if best is plain:
+    baseline, inputs = plain[-1].prompt, _inputs(best)
+    held_out = inputs != {t.input for t in history.trials(baseline)}
+    mine, theirs = _passes_of(best), _passes_of(plain)
+    generalises = held_out and len(inputs) >= SAMPLE
+    if generalises:  # what varies from input to input counts too
+        samples = min(len(mine), len(theirs))
+        mine, theirs = _by_input(best), _by_input(plain)
+        difference = replace(paired(mine, theirs, floor), samples=samples)
+        scores = [replace(mean_interval(v, floor), samples=samples) for v in (mine, theirs)]
+    else:
+        difference = welch(mine, theirs, floor)
+        scores = [mean_interval(v, floor) for v in (mine, theirs)]
+    if normalise(winner.prompt) == normalise(baseline):
         difference = Interval(0.0, 0.0, 0.0, difference.samples)
-    enough = [winner.prompt] + ([] if difference.low > 0 else [plain.prompt])
+    equals = [winner.prompt, *_equals(history, target, winner.prompt, floor)]
+    if difference.low > 0:
+        equals = [p for p in equals if normalise(p) != normalise(baseline)]
+    else:
+        equals.append(baseline)
     return Confirmation(
-        target,
-        winner.prompt,
-        mean_interval(best.passes(), floor),
-        mean_interval(plain.passes(), floor),
-        difference,
-        winner.estimate,
-        _inputs(best) != {t.input for t in history.trials(plain.prompt)},
-        min(enough + _equals(history, target, winner.prompt, floor), key=len),
-        difference.low > 0,
+        target=target,
+        winner=winner.prompt,
+        baseline=baseline,
+        winner_score=scores[0],
+        baseline_score=scores[1],
+        difference=difference,
+        believed=winner.estimate,
+        inputs=len(inputs),
+        held_out=held_out,
+        generalises=generalises,
+        shortest=min(equals, key=len),
     )
 
 
@@ -122,9 +174,9 @@ def _halving(history: History, target: int) -> tuple[list[dict[str, list[float]]
     rounds: list[dict[str, list[float]]] = []
     sums = {normalise(s.prompt): (s.samples, s.samples * s.estimate) for s in alive}
     while len(alive) > 1:
-        records = _records(history, "confirmation", target, f"round {len(rounds) + 1}")
-        passes = {normalise(e.prompt): e.passes() for e in records}
-        if not {normalise(s.prompt) for s in alive} <= set(passes):
+        passes = _pooled(_records(history, "confirmation", target, f"round {len(rounds) + 1}"))
+        needed = _round_passes(alive)
+        if any(len(passes.get(normalise(s.prompt), [])) < needed for s in alive):
             break
         rounds.append(passes)
         for key, values in passes.items():
@@ -136,27 +188,50 @@ def _halving(history: History, target: int) -> tuple[list[dict[str, list[float]]
     return rounds, alive
 
 
+def _round_passes(alive: Sequence[Standing]) -> int:
+    return max(1, ROUND // len(alive))
+
+
+def _final_passes(history: History, target: int) -> int:
+    noise = history.noise_before.get(target, history.noise or 0.0)
+    return min(FINAL_MOST, max(FINAL, math.ceil((noise / STANDARD_ERROR) ** 2)))
+
+
 def _records(history: History, kind: str, target: int, stage: str) -> list[Experiment]:
     return [
         e for e in history.measured if (e.kind, e.iteration, e.strategy) == (kind, target, stage)
     ]
 
 
-def _finals(history: History, target: int, inputs: Collection[str] = ()) -> dict[str, Experiment]:
-    """The final records by prompt key; with `inputs`, those on just these inputs."""
-    return {
-        normalise(e.prompt): e
-        for e in _records(history, "confirmation", target, "final")
-        if not inputs or _inputs(e) == set(inputs)
-    }
+def _finals(history: History, target: int, inputs: Collection[str] = ()) -> list[Experiment]:
+    """The final records; with `inputs`, those on just these inputs."""
+    records = _records(history, "confirmation", target, "final")
+    return [e for e in records if not inputs or _inputs([e]) == set(inputs)]
 
 
-def _inputs(experiment: Experiment) -> set[str]:
-    return {trial.input for trial in experiment.trials}
+def _pooled(records: Iterable[Experiment]) -> dict[str, list[float]]:
+    """Prompt key -> passes."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        found[normalise(record.prompt)] += record.passes()
+    return found
 
 
-def _final_passes(noise: float) -> int:
-    return min(FINAL_MOST, max(FINAL, math.ceil((noise / STANDARD_ERROR) ** 2)))
+def _passes_of(records: Iterable[Experiment]) -> list[float]:
+    return [value for record in records for value in record.passes()]
+
+
+def _by_input(records: Iterable[Experiment]) -> list[float]:
+    """The mean score of each input, in the inputs' alphabetical order."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for trial in record.trials:
+            scores[trial.input].append(trial.score)
+    return [fmean(scores[text]) for text in sorted(scores)]
+
+
+def _inputs(records: Iterable[Experiment]) -> set[str]:
+    return {trial.input for record in records for trial in record.trials}
 
 
 @dataclass(frozen=True)
@@ -206,17 +281,12 @@ def _without(parts: Sequence[str], left_out: set[int]) -> str:
 
 
 def _missing(history: History, target: int, variants: dict[str, str], passes: int) -> list[Step]:
-    return [
-        Step(stage, prompt, passes)
+    missing = [
+        Step(stage, prompt, passes - len(_passes(history, target, stage, prompt)))
         for stage, prompt in variants.items()
-        if not _passes(history, target, stage, prompt)
     ]
+    return [step for step in missing if step.passes > 0]
 
 
 def _passes(history: History, target: int, stage: str, prompt: str) -> list[float]:
-    return [
-        value
-        for e in _records(history, "ablation", target, stage)
-        if normalise(e.prompt) == normalise(prompt)
-        for value in e.passes()
-    ]
+    return _pooled(_records(history, "ablation", target, stage)).get(normalise(prompt), [])

@@ -169,9 +169,9 @@ class History:
         self.since_lead = 0
         self.failures: Counter[str] = Counter()
         self.best_line: list[tuple[int, float]] = []  # iteration and estimate as it took the lead
-        self.contenders: dict[
-            int, list[Standing]
-        ] = {}  # by target, as they stood before its confirmation
+        # By target, as they were before its confirmation: the best prompts, and the noise.
+        self.contenders: dict[int, list[Standing]] = {}
+        self.noise_before: dict[int, float] = {}
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: _Tally | None = None
         self._inputs: set[str] = set()
@@ -199,6 +199,7 @@ class History:
                 self.measured.append(experiment)
             if experiment.kind == "confirmation" and experiment.iteration is not None:
                 self.contenders.setdefault(experiment.iteration, self.top(CONTENDERS))
+                self.noise_before.setdefault(experiment.iteration, self.noise or 0.0)
             if experiment.kind == "ablation" or not self._on_search_inputs(experiment):
                 return False
             self._pool(experiment)

@@ -28,8 +28,15 @@ def mean_interval(values: Sequence[float], floor: float = 0.0) -> Interval:
     mean, n = fmean(values), len(values)
     if n < 2:
         return Interval(mean, 0.0, 10.0, n)
-    half = t_quantile(n - 1) * math.sqrt(_variance(values, floor) / n)
+    half = _half(values, floor)
     return Interval(mean, max(0.0, mean - half), min(10.0, mean + half), n)
+
+
+def paired(a: Sequence[float], b: Sequence[float], floor: float = 0.0) -> Interval:
+    """Student's t interval for the mean of a[i] - b[i], at least two pairs."""
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    mean, half = fmean(differences), _half(differences, floor)
+    return Interval(mean, mean - half, mean + half, len(differences))
 
 
 def welch(a: Sequence[float], b: Sequence[float], floor: float = 0.0) -> Interval:
@@ -45,6 +52,10 @@ def welch(a: Sequence[float], b: Sequence[float], floor: float = 0.0) -> Interva
     freedom = error**2 / (error_a**2 / (len(a) - 1) + error_b**2 / (len(b) - 1))
     half = t_quantile(freedom) * math.sqrt(error)
     return Interval(difference, difference - half, difference + half, samples)
+
+
+def _half(values: Sequence[float], floor: float) -> float:
+    return t_quantile(len(values) - 1) * math.sqrt(_variance(values, floor) / len(values))
 
 
 def _variance(values: Sequence[float], floor: float) -> float:

@@ -23,7 +23,7 @@ from types import FrameType
 
 from agent import ProposalError, propose_experiment
 from client import TEMPERATURES, APIError, Client, FatalAPIError, Interrupted, Usage
-from confirmation import Ablation, ablate, next_steps, outcome
+from confirmation import Ablation, Step, ablate, next_steps, outcome
 from experiment import AT_ONCE, open_history, run_experiment, score_responses, scored
 from history import PASSES, History, normalise
 from options import (
@@ -40,6 +40,7 @@ from results import Experiment, Results, ResultsError, Trial, load
 from scorer import ScoreError, check_criteria
 
 FAILURES = 5  # failed experiments in a row that end the run
+CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
 PAGE_SHARE = 20
 SEED = 1  # of the demo
 SIMULATED = "simulated/model"  # as the simulator lists it
@@ -269,7 +270,7 @@ def next_confirmation(run: Run, running: Collection[object]) -> tuple[object, Jo
     for step in next_steps(run.history, target, held_out_texts(run)):
         if (step.stage, step.prompt) not in running:
             experiment = Experiment(target, "confirmation", step.stage, prompt=step.prompt)
-            job = partial(measure, run, experiment, step.passes, step.held_out)
+            job = partial(measure, run, experiment, in_part(run, step), step.held_out)
             return (step.stage, step.prompt), job
     return None
 
@@ -281,8 +282,14 @@ def next_ablation(run: Run, prompt: str, running: Collection[object]) -> tuple[o
             experiment = Experiment(
                 run.history.completed, "ablation", step.stage, prompt=step.prompt
             )
-            return step.stage, partial(measure, run, experiment, step.passes)
+            return step.stage, partial(measure, run, experiment, in_part(run, step))
     return None
+
+
+def in_part(run: Run, step: Step) -> int:
+    """So many of the passes that one record makes no more than CALLS calls."""
+    inputs = run.program.held_out if step.held_out else run.program.inputs
+    return min(step.passes, max(1, CALLS // len(inputs)))
 
 
 # --- around the loop ---
@@ -333,7 +340,7 @@ def take_apart(run: Run) -> None:
     found, leader = outcome(run.history), run.history.leader
     if leader is None:
         raise ResultsError(f"{run.options.results} has no winner yet; run python main.py first")
-    prompt = found.winner if found else leader.prompt
+    prompt = found.best if found else leader.prompt
     keep_in_flight(run, partial(next_ablation, run, prompt))
     result = ablate(run.history, prompt, run.history.completed)
     if isinstance(result, Ablation):
@@ -427,14 +434,14 @@ def beside(results: Path, name: str) -> Path:
 
 
 def write_winner(run: Run) -> None:
-    """best-prompt.txt, ready to paste: the confirmed winner."""
+    """best-prompt.txt, ready to paste: the confirmed best."""
     found = outcome(run.history, run.history.completed)
     if found is None:
         return
     path = beside(run.options.results, "best-prompt.txt")
     partial_path = path.with_name(f".{path.name}.partial")
     with warning(run.display, path):
-        partial_path.write_text(f"{found.winner}\n", encoding="utf-8", errors="backslashreplace")
+        partial_path.write_text(f"{found.best}\n", encoding="utf-8", errors="backslashreplace")
         os.replace(partial_path, path)
 
 

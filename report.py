@@ -32,6 +32,7 @@ WIDTH = 100  # columns of the plain form
 LINE = 120  # columns beyond which a wide terminal makes prose no easier to read
 INDENT = 13  # columns of the labels
 EXCERPT = 3  # lines shown of a prompt or a response, unless --verbose
+GREEN, BLUE = "color(29)", "color(31)"  # dark enough for white, light enough for black
 Z95 = 1.96  # half a 95 % interval, in standard deviations
 
 # C0, DEL, C1, bidi marks and overrides, line separators, lone surrogates, invisible tags; but not
@@ -101,8 +102,21 @@ def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
 
 
 def shortest(found: Confirmation) -> str | None:
-    """The shorter prompt that does as well as the winner; None when the winner is the shortest."""
-    return found.shortest if len(found.shortest) < len(found.winner) else None
+    """The shorter prompt that does as well as the best; None when the best is the shortest."""
+    return found.shortest if len(found.shortest) < len(found.best) else None
+
+
+def grounds(found: Confirmation) -> str:
+    """What the confirmed scores rest on, and so what their intervals hold for."""
+    if found.inputs == 1 and not found.held_out:
+        return "fresh: no choice was made on them"
+    inputs = (
+        f"{count(found.inputs, 'held-out input')}"
+        if found.held_out
+        else (f"the {count(found.inputs, 'input')} of the search")
+    )
+    whom = "others of their kind" if found.generalises else "just these inputs"
+    return f"fresh, on {inputs}: no choice was made on them; the intervals hold for {whom}"
 
 
 # --- what the reports say, as rows ---
@@ -114,19 +128,21 @@ def headline(found: Confirmation) -> str:
         by = f"{found.difference.mean:.2f} better (95 % interval {interval(found.difference)})"
         return f"The best prompt scores {scores}: {by}."
     by = f"{found.difference.mean:+.2f} (95 % interval {interval(found.difference)})"
+    if found.best != found.winner:
+        return f"The baseline is the best prompt: what the search found scores {scores}; {by}."
     return f"No improvement over the baseline was shown: the best prompt scores {scores}; {by}."
 
 
 def confirmed_rows(found: Confirmation) -> Iterator[Row]:
-    inputs = "held-out inputs" if found.held_out else "the inputs of the search"
     for label, score in ("winner", found.winner_score), ("baseline", found.baseline_score):
         yield label, f"{score.mean:.2f} (95 % interval {interval(score)}), {score.samples} samples"
-    yield "samples", f"fresh, on {inputs}: no choice was made on them"
-    yield "believed", f"{found.believed:.2f} by the search, before the fresh samples"
-    yield "prompt", found.winner
-    if short := shortest(found):
-        yield "shortest", f"{len(short):,} characters instead of {len(found.winner):,}, not worse"
-        yield "", short
+    yield "samples", grounds(found)
+    yield "believed", f"{found.believed:.2f} of the winner by the search, before the fresh samples"
+    yield "prompt", found.best or "(empty)"
+    if (short := shortest(found)) is not None:
+        length = f"{len(short):,} characters instead of {len(found.best):,}"
+        yield "shortest", f"{length}, not measurably worse"
+        yield "", short or "(empty)"
 
 
 def best_rows(history: History) -> Iterator[Row]:
@@ -189,6 +205,16 @@ def summary(
         "seconds_per_experiment": seconds,
         "noise": history.noise,
     }
+    if found := outcome(history, history.completed):
+        values |= confirmed_values(found)
+    else:
+        values |= leading_values(history)
+    shown = {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}
+    return [(key, visible(str(value))) for key, value in shown.items() if value is not None]
+
+
+def leading_values(history: History) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, standing in ("baseline", history.baseline), ("best", history.leader):
         if standing is not None:
             values |= {f"{name}_score": standing.estimate, f"{name}_margin": margin(standing)}
@@ -196,14 +222,13 @@ def summary(
     if history.leader is not None:
         values |= {"best_iteration": history.leader.iteration}
         values |= {"best_prompt": json.dumps(history.leader.prompt, ensure_ascii=False)}
-    if found := outcome(history, history.completed):
-        values |= confirmed_values(found)
-    shown = {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}
-    return [(key, visible(str(value))) for key, value in shown.items() if value is not None]
+    return values
 
 
 def confirmed_values(found: Confirmation) -> dict[str, Any]:
+    best = found.winner_score if found.best == found.winner else found.baseline_score
     values: dict[str, Any] = {"improved": "yes" if found.improved else "no"}
+    values["best_score"] = best.mean
     scores = {
         "confirmed": found.winner_score,
         "confirmed_baseline": found.baseline_score,
@@ -212,7 +237,7 @@ def confirmed_values(found: Confirmation) -> dict[str, Any]:
     for name, score in scores.items():
         values |= {name: score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
     values |= {"confirmed_samples": found.winner_score.samples, "believed": found.believed}
-    for name, prompt in ("confirmed_prompt", found.winner), ("shortest_prompt", found.shortest):
+    for name, prompt in ("best_prompt", found.best), ("shortest_prompt", found.shortest):
         values[name] = json.dumps(prompt, ensure_ascii=False)
     return values
 
@@ -283,7 +308,8 @@ class Display:
                     self.started = max(self.started, time.monotonic() - experiment.seconds)
                 self.ended += 1
             if not self.quiet:
-                self._block(experiment, took_lead)
+                proposed = experiment.kind == "proposal" and took_lead and history.leader
+                self._block(experiment, proposed.estimate if proposed else None)
             self._advance(experiment, history)
 
     def report(self, history: History, *, final: bool = False) -> None:
@@ -293,7 +319,7 @@ class Display:
             self._title(f"report, {done}" if final else f"after {done}")
             found = outcome(history, history.completed) if final else None
             if found is not None:
-                self._line((headline(found), "bold green" if found.improved else "bold"))
+                self._line((headline(found), "bold"))
                 self._line()
             for row in confirmed_rows(found) if found else best_rows(history):
                 self._field(*row)
@@ -347,7 +373,7 @@ class Display:
             ahead = "" if left is None else f", about {duration(left)} left"
             yield "pace", f"{duration(pace)} per experiment{ahead}"
 
-    def _block(self, e: Experiment, took_lead: bool) -> None:
+    def _block(self, e: Experiment, took_lead: float | None) -> None:
         name = f"iteration {e.iteration}/{self.target}" if e.kind == "proposal" else e.kind
         outcome = (
             (f"score {e.score:.2f}", "bold") if e.error is None and e.score is not None else None
@@ -355,14 +381,21 @@ class Display:
         facts = [count(len(e.passes()), "pass", "passes")] if outcome else []
         facts += [] if e.tokens is None else [count(e.tokens, "token")]
         facts += [] if e.seconds is None else [duration(e.seconds)]
-        self._line(
+        parts = [
             (name, "bold"),
-            (f"  {visible(e.strategy)}" * (e.strategy not in ("", e.kind)), "cyan"),
+            (f"  {visible(e.strategy)}" * (e.strategy not in ("", e.kind)), BLUE),
             ("  ", ""),
             outcome or (f"failed: {excerpt(e.error or 'no score', 300)}", "red"),
-            ("  takes the lead" * took_lead, "bold green"),
-            (f"  ({', '.join(facts)})" * bool(facts), "dim"),
+        ]
+        if took_lead is not None:
+            parts.append((f"  takes the lead at {took_lead:.2f}", GREEN))
+        told = f"({', '.join(facts)})" * bool(facts)
+        narrow = self.console is not None and self.console.width < sum(
+            len(text) for text, _ in [*parts, (told, "")]
         )
+        self._line(*parts, ("" if narrow else f"  {told}" * bool(told), "dim"))
+        if narrow and told:
+            self._line((" " * INDENT + told, "dim"))
         for label, text in ("thought", e.thought), ("prompt", e.prompt), ("response", e.response):
             if label == "prompt" or (text and (self.verbose or label != "thought")):
                 self._field(label, text or "(empty)", whole=self.verbose)

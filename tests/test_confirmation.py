@@ -285,6 +285,83 @@ def test_a_baseline_that_wins_is_no_improvement() -> None:
     assert (found.difference.low, found.difference.mean, found.difference.high) == (0, 0, 0)
 
 
+def test_a_winner_shown_to_be_worse_than_the_baseline_is_not_the_best() -> None:
+    history = searched(9)
+    confirmed(
+        history,
+        lambda s: [
+            (1.0 if s.stage == "final" and s.prompt != "base" else 4.0) + i % 2
+            for i in range(s.passes)
+        ],
+    )
+    found = outcome(history)
+    assert found is not None and found.difference.high < 0 and not found.improved
+    assert (found.winner != "base", found.best, found.shortest) == (True, "base", "base")
+
+
+def test_a_beaten_baseline_is_never_named_as_the_shortest() -> None:
+    history = searched(3, base=(4.0, 5.0, 5.0, 6.0))  # it outlives the first rounds
+    confirmed(
+        history,
+        lambda s: [
+            (4.0 if s.stage == "final" and s.prompt == "base" else 6.0) + i % 2
+            for i in range(s.passes)
+        ],
+    )
+    found = outcome(history)
+    assert found is not None and found.improved and found.shortest != "base"
+
+
+MANY = [f"input {number}" for number in range(6)]
+
+
+@pytest.mark.parametrize("inputs, generalises", [(MANY[:2], False), (MANY, True)])
+def test_what_differs_from_input_to_input_counts_where_they_are_a_sample(
+    inputs: list[str], generalises: bool
+) -> None:
+    """Much better on some inputs, worse on others: on another six it may be the other way."""
+    history = searched(9)
+    while steps := next_steps(history, TARGET, inputs):
+        step = steps[0]
+        if step.stage != "final":
+            history.add(measured(history, step))
+            continue
+        gains = [3.0, -1.0] * 3 if step.prompt != "base" else [0.0] * 6
+        trials = tuple(
+            Trial(text, "said", 5 + gain + 0.1 * (-1) ** number, {}, "")
+            for number in range(step.passes)
+            for text, gain in zip(inputs, gains, strict=False)
+        )
+        score = fmean(trial.score for trial in trials)
+        history.add(
+            Experiment(
+                TARGET, "confirmation", "final", prompt=step.prompt, score=score, trials=trials
+            )
+        )
+    found = outcome(history)
+    assert found is not None and (found.inputs, found.generalises) == (len(inputs), generalises)
+    assert found.difference.mean == pytest.approx(1.0)
+    assert found.improved is not generalises
+    assert found.winner_score.samples == FINAL
+    if generalises:
+        known = stats.ttest_rel([8.0, 4.0] * 3, [5.0] * 6).confidence_interval(0.95)
+        assert (found.difference.low, found.difference.high) == pytest.approx(
+            (known.low, known.high)
+        )
+
+
+def test_a_step_taken_in_parts_goes_on_where_it_stopped() -> None:
+    whole, history = searched(9), searched(9)
+    confirmed(whole)
+    while steps := next_steps(history, TARGET):
+        step = steps[-1]
+        history.add(measured(history, replace(step, passes=min(step.passes, 2))))
+    assert max(len(e.passes()) for e in history.measured) == 2
+    found, known = outcome(history), outcome(whole)
+    assert found is not None and known is not None
+    assert (found.winner, found.winner_score.samples) == (known.winner, FINAL)
+
+
 def test_a_difference_within_the_noise_is_no_improvement() -> None:
     history = searched(9)
     confirmed(history, lambda step: [4.0, 6.0] * 30)

@@ -56,14 +56,21 @@ def evening() -> History:
 @pytest.fixture
 def morning(evening: History) -> History:
     """The same, confirmed."""
-    level = {"prompt 0": 4.5, "prompt 1": 5.0, "prompt 2": 8.0}
-    while steps := next_steps(evening, evening.completed):
+    return confirm(evening, {"prompt 0": 4.5, "prompt 1": 5.0, "prompt 2": 8.0})
+
+
+def confirm(
+    history: History, level: dict[str, float], final: dict[str, float] | None = None
+) -> History:
+    at = history.completed
+    while steps := next_steps(history, at):
         for step in steps:
-            scores = [level[step.prompt] + (0.5 if i % 2 else -0.5) for i in range(step.passes)]
-            evening.add(
-                experiment(2, scores, kind="confirmation", strategy=step.stage, prompt=step.prompt)
+            mean = (final if final and step.stage == "final" else level)[step.prompt]
+            scores = [mean + (0.5 if i % 2 else -0.5) for i in range(step.passes)]
+            history.add(
+                experiment(at, scores, kind="confirmation", strategy=step.stage, prompt=step.prompt)
             )
-    return evening
+    return history
 
 
 @pytest.fixture(autouse=True)
@@ -85,13 +92,13 @@ def test_a_block_tells_number_prompt_response_and_score(
     for e, lead in zip(evening.experiments, (True, False, True, False), strict=True):
         display.iteration(e, evening, lead)
     assert capsys.readouterr().out == textwrap.dedent("""\
-        baseline  score 4.50  takes the lead  (4 passes, 1,200 tokens, 2.0 s)
+        baseline  score 4.50  (4 passes, 1,200 tokens, 2.0 s)
           prompt     prompt 0
           response   reply to 0
         iteration 1/250  refine  score 5.00  (1 pass, 1,200 tokens, 2.0 s)
           prompt     prompt 1
           response   reply to 1
-        iteration 2/250  refine  score 8.00  takes the lead  (4 passes, 1,200 tokens, 2.0 s)
+        iteration 2/250  refine  score 8.00  takes the lead at 7.98  (4 passes, 1,200 tokens, 2.0 s)
           prompt     prompt 2
           response   reply to 2
         iteration 3/250  refine  failed: no prompt in the reply: asked 3 times  (2.0 s)
@@ -394,3 +401,24 @@ def test_an_excerpt_keeps_its_length() -> None:
 def test_the_fair_cap_spends_the_budget_on_the_long_texts() -> None:
     assert fair_cap([10, 20, 1000, 2000], 430) == 200
     assert fair_cap([10, 20], 100) == 20 and fair_cap([], 5) == 0
+
+
+def test_a_baseline_that_was_shown_to_be_better_is_the_best(
+    evening: History, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The search's winner fell below it on the samples that nothing was selected on."""
+    level = {"prompt 0": 4.5, "prompt 1": 3.0, "prompt 2": 8.0}
+    confirm(evening, level, final=level | {"prompt 2": 3.5})
+    Display(target=2).report(evening, final=True)
+    out = capsys.readouterr().out
+    assert "The baseline is the best prompt: what the search found scores " in out
+    assert 'best_prompt: "prompt 0"' in out and "improved: no" in out
+
+
+def test_an_empty_prompt_that_does_as_well_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    history = History([experiment(0, [4.0, 5.0, 4.5, 4.5], prompt="")])
+    history.add(experiment(1, [5.0]))
+    confirm(history, {"": 5.0, "prompt 1": 5.0})
+    Display(target=1).report(history, final=True)
+    out = capsys.readouterr().out
+    assert "best_prompt: " in out and "(empty)" in out
