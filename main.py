@@ -41,7 +41,7 @@ from scorer import ScoreError, check_criteria
 
 FAILURES = 5  # failed experiments in a row that end the run
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
-PAGE_SHARE = 20
+PAGE_SHARE = 50
 SEED = 1  # of the demo
 SIMULATED = "simulated/model"  # as the simulator lists it
 SPOILS_ONE = (APIError, ProposalError, ScoreError)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from confirmation import Confirmation, outcome
 from history import History, Standing
 from intervals import Interval
-from report import count, interval, margin, money, search_rows, shortest, visible
+from report import count, grounds, interval, margin, money, search_rows, shortest, visible
 from results import Experiment, Trial
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PAGE_TEXT = 11_000_000  # bytes of prompts and responses in report.html, of 20 MB in all
 PAGE_TRIALS = 60_000  # responses in report.html
+LONGEST = 12  # bytes of one character in them: what is no character at all, twice escaped
 WINDOW = 25  # experiments in a rolling mean
 POINTS = 120  # points of a sparkline
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
@@ -48,6 +49,7 @@ def template() -> Template:
         lstrip_blocks=True,
     )
     pages.filters |= {"visible": visible, "count": count, "interval": interval, "money": money}
+    pages.globals |= {"grounds": grounds}
     return pages.get_template("page.html")
 
 
@@ -161,10 +163,13 @@ def mean_met(experiments: list[Experiment], label: str) -> float | None:
     return sum(met) / len(met) if met else None
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+MARKUP = re.compile("[<>&\u2028\u2029]")
+
+
 def script_json(value: Any) -> str:
     """JSON that may stand inside a <script>: no tag or comment can begin or end in it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return MARKUP.sub(lambda found: f"\\u{ord(found[0]):04x}", _encode(value))
 
 
 def size(text: str) -> int:
@@ -184,7 +189,7 @@ def fair_cap(sizes: list[int], budget: int) -> int:
 
 def cut(text: str, cap: int) -> str:
     """`text` in at most about `cap` bytes of JSON, saying how much is missing."""
-    if len(text) <= cap // 12 or (whole := size(text)) <= cap:
+    if LONGEST * len(text) <= cap or (whole := size(text)) <= cap:
         return text
     kept = len(text) * cap // whole
     return f"{text[:kept]} [... {len(text) - kept:,} more characters in the results file]"
@@ -195,8 +200,11 @@ def page_data(history: History, found: Confirmation | None, labels: list[str]) -
     from markupsafe import Markup
 
     each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
-    texts = (t for e in history.experiments for t in experiment_texts(e, each))
-    cap = fair_cap([size(text) for text in texts], PAGE_TEXT)
+    texts = [t for e in history.experiments for t in experiment_texts(e, each)]
+    cap = PAGE_TEXT
+    if LONGEST * sum(map(len, texts)) > PAGE_TEXT:  # else all fits, and nothing need be measured
+        cap = fair_cap([size(text) for text in texts], PAGE_TEXT)
+    del texts
     baseline, leader = history.baseline, history.leader
     inputs = {t.input: 0 for e in history.experiments for t in e.trials}
     places = {text: at for at, text in enumerate(inputs)}
@@ -205,7 +213,7 @@ def page_data(history: History, found: Confirmation | None, labels: list[str]) -
         "inputs": [cut(text, cap) for text in inputs],
         "best_line": history.best_line,
         "baseline": baseline and baseline.estimate,
-        "best": found.winner if found else leader and leader.prompt,
+        "best": found.best if found else leader and leader.prompt,
         "shortest": found and found.shortest,
         "confirmed": found
         and [chart_interval(found.winner_score), chart_interval(found.baseline_score)],
@@ -246,7 +254,7 @@ def experiment_row(
         "passes": len(e.passes()) if e.score is not None else 0,
         "tokens": e.tokens,
         "cost": e.cost,
-        "seconds": None if e.seconds is None else round(e.seconds, 1),
+        "seconds": None if e.seconds is None else round(e.seconds, 3),
         "time": e.timestamp,
         "trials": [trial_row(t, labels, places, cap) for t in e.trials[:each]],
         "more": max(0, len(e.trials) - each),

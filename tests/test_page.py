@@ -186,7 +186,7 @@ def test_a_filter_leaves_the_right_rows(opened: Any) -> None:
     history = night(60)
     right = [e for e in history.experiments if "dictionary" in e.prompt and "hype" in e.prompt]
     shown = opened.find_element("id", "shown").text
-    assert shown == f"{len(right)} of {len(history.experiments)}"
+    assert shown == f"{len(right)} of {len(history.experiments)} records"
     assert rows(opened, 0)[:20] == [str(e.iteration) for e in right[:20]]
     choose(opened, "filter", "")
     choose(opened, "kind", "refine")
