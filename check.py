@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from agent import BUDGET
@@ -19,9 +19,10 @@ from confirmation import FINAL, ROUND
 from experiment import AT_ONCE
 from history import PASSES
 from program import Criterion, Input, Program
-from report import count, duration
+from report import count, duration, visible
 from scorer import (
     Band,
+    ScoreError,
     by_rule,
     is_judge,
     judge_labels,
@@ -45,14 +46,19 @@ def rehearse(program: Program, client: Client, options: argparse.Namespace) -> i
         print(_model_line(model))
     for line in _forecast(program, client, found, options):
         print(line)
-    tricks = stress(program)
+    problems = [visible(problem) for problem in found.problems]
+    try:
+        tricks = stress(program)
+    except ScoreError as error:
+        tricks = []
+        problems.append(f"no stress test: {visible(str(error))}")
     if tricks:
         print("\nstress test of the criteria: what responses that deserve little would score")
         if needs_judge(program):
             print("  (rules only; a judge is taken to give 0)")
     for trick in sorted(tricks, key=lambda t: -t.score):
         print(f"  {trick.score:5.2f}  {trick.name}")
-    problems = found.problems + [trick.warning for trick in tricks if trick.warning]
+    problems += warnings(tricks)
     print()
     for problem in problems:
         print(f"warning: {problem}")
@@ -129,12 +135,24 @@ TRUST_JUDGE = "only the judge can tell, so give it more weight"
 
 @dataclass(frozen=True)
 class Trick:
-    """A response that deserves little; `warning` says what to add when it scores `ENOUGH`."""
+    """A response that deserves little; `remedy` says what to add when it scores `ENOUGH`."""
 
     name: str
     response: str
     score: float
-    warning: str = ""
+    remedy: str = ""
+
+
+def warnings(tricks: Iterable[Trick]) -> list[str]:
+    """A line for each remedy, with the tricks that it is for."""
+    by_remedy: dict[str, list[Trick]] = defaultdict(list)
+    for trick in tricks:
+        if trick.remedy:
+            by_remedy[trick.remedy].append(trick)
+    return [
+        f"{', '.join(f'{t.name!r} scores {t.score:.1f}' for t in same)}: {remedy}"
+        for remedy, same in by_remedy.items()
+    ]
 
 
 def stress(program: Program) -> list[Trick]:
@@ -159,8 +177,7 @@ def stress(program: Program) -> list[Trick]:
 def weighed(name: str, runs: list[tuple[str, float, str]]) -> Trick:
     response, _, remedy = runs[0]
     mean = sum(value for _, value, _ in runs) / len(runs)
-    warning = f"'{name}' scores {mean:.1f}: {remedy}"
-    return Trick(name, response, mean, warning if mean >= ENOUGH else "")
+    return Trick(name, response, mean, remedy if mean >= ENOUGH else "")
 
 
 def tricks(

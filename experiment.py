@@ -6,6 +6,7 @@ use the winner.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -144,11 +145,17 @@ def open_history(
 
 def _best_prompt(experiments: Sequence[Experiment]) -> str | None:
     """The leader of the latest series among these records; None when nothing in them is scored."""
-    done = [e for e in experiments if e.score is not None and e.kind != "ablation"]
-    last = done[-1:]
-    same = [e for e in done if (e.program, e.criteria) == (last[0].program, last[0].criteria)]
-    leader = History(same).leader
+    leader = History(latest_series(experiments)).leader
     return leader.prompt if leader else None
+
+
+def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The records of the last program that has scores, by the criteria that most were scored by:
+    scores by different criteria cannot be compared."""
+    programs = [e.program for e in experiments if e.score is not None]
+    same = [e for e in experiments if programs and e.program == programs[-1]]
+    criteria = Counter(e.criteria for e in same if e.score is not None).most_common(1)
+    return [e for e in same if e.score is None or e.criteria == criteria[0][0]]
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:

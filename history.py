@@ -9,6 +9,7 @@ what was added, in the order it was added.
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
@@ -24,7 +25,9 @@ from results import Experiment, Trial
 
 PASSES = 4  # passes that a prompt can earn by racing
 PLATEAU = 15  # proposals without a new leader
-NEAR = 97.0  # rapidfuzz ratio, 0-100, from which two prompts are near repeats
+NEAR = 97.0  # rapidfuzz ratio, 0-100, from which two prompts are near repeats,
+EDITS = 60  # unless so many letters were added or taken out: a sentence is no slip of the pen
+NUMBER = re.compile(r"\d+")
 SPREAD_FLOOR = 0.25  # points: prompts are never taken to be all alike
 TIE = 0.1  # of the noise: a difference that the search does not tell from none
 CONTENDERS = 8  # prompts that enter the confirmation
@@ -327,7 +330,10 @@ class History:
         return cycle[(number - 1) % len(cycle)]
 
     def twin(self, prompt: str) -> str | None:
-        """The earlier prompt that this one repeats, exactly or nearly; None when it is new."""
+        """The earlier prompt that this one repeats, exactly or nearly; None when it is new.
+
+        Another number makes a new prompt, however alike: "at most 60 words" is not "90 words".
+        """
         key = normalise(prompt)
         with self.lock:
             if key in self._tallies:
@@ -340,8 +346,11 @@ class History:
             window = self._lengths[low:high]
         edits, mine = (1 - NEAR / 100) * (len(folded) + longest), _letters(folded)
         near = [entry for entry in window if (entry[3] ^ mine).bit_count() <= edits]
+        numbers = NUMBER.findall(folded)
+        near = [entry for entry in near if NUMBER.findall(entry[1]) == numbers]
         texts = [entry[1] for entry in near]
-        found = process.extractOne(folded, texts, scorer=fuzz.ratio, score_cutoff=NEAR)
+        cutoff = max(NEAR, 100 - 50 * EDITS / len(folded)) if folded else NEAR
+        found = process.extractOne(folded, texts, scorer=fuzz.ratio, score_cutoff=cutoff)
         return self._tallies[near[found[2]][2]].prompt if found else None
 
     @property

@@ -14,30 +14,46 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
-from agent import ProposalError, propose_experiment
-from client import TEMPERATURES, APIError, Client, FatalAPIError, Interrupted, Usage
-from confirmation import Ablation, Step, ablate, next_steps, outcome
-from experiment import AT_ONCE, open_history, run_experiment, score_responses, scored
-from history import PASSES, History, normalise
-from options import (
-    SettingError,
-    client_from_environment,
-    environment,
-    parse_arguments,
-    task_temperature,
-)
-from page import write_page
-from program import Program, ProgramError, load_program
-from report import Display
-from results import Experiment, Results, ResultsError, Trial, load
-from scorer import ScoreError, check_criteria
+try:
+    from agent import ProposalError, propose_experiment
+    from client import TEMPERATURES, APIError, Client, FatalAPIError, Interrupted, Usage
+    from confirmation import Ablation, Step, ablate, next_steps, outcome
+    from experiment import (
+        AT_ONCE,
+        latest_series,
+        open_history,
+        run_experiment,
+        score_responses,
+        scored,
+    )
+    from history import PASSES, History, normalise
+    from options import (
+        SettingError,
+        client_from_environment,
+        environment,
+        parse_arguments,
+        task_temperature,
+    )
+    from page import write_page
+    from program import Program, ProgramError, load_program
+    from report import Display, visible
+    from results import Experiment, Results, ResultsError, Trial, load
+    from scorer import ScoreError, check_criteria
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"error: {missing.name} is not installed here: see Install in README.md, "
+        "or run .venv/bin/python instead of python"
+    )
+except KeyboardInterrupt:
+    sys.exit(130)
 
 FAILURES = 5  # failed experiments in a row that end the run
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
@@ -58,11 +74,12 @@ NextJob = Callable[[Collection[object]], "tuple[object, Job] | None"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code: 0 done, 1 failed, 2 wrong use, 130 Ctrl-C, 143 SIGTERM."""
+    sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()
     options = parse_arguments(argv)
     try:
         return command(options)
     except (ProgramError, ResultsError, APIError, SettingError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -70,8 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
+        what = error.filename or "what this command prints"
+        reason = (error.strerror or str(error)).lower()
+        print(f"error: {what} cannot be written: {reason}", file=sys.stderr)
         return 1
+
+
+def nowhere() -> TextIO:
+    """In place of a stream that was closed before we began."""
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def command(options: argparse.Namespace) -> int:
@@ -93,7 +117,14 @@ def demo(options: argparse.Namespace, program: Program) -> int:
     """The whole loop over HTTP against the simulator, in a results file begun afresh."""
     from simulator import Simulator
 
-    options.results.unlink(missing_ok=True)
+    try:
+        options.results.unlink(missing_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultsError(
+            f"{options.results} of an earlier demo cannot be removed: {reason}; "
+            "run the demo in a folder that you can write to"
+        ) from error
     print(DEMO)
     with Simulator(seed=SEED) as server:
         client = Client("none", server.url, dict.fromkeys(TEMPERATURES, SIMULATED))
@@ -211,17 +242,22 @@ def keep_in_flight(run: Run, next_job: NextJob) -> None:
     """Keep --workers experiments running, each recorded as it ends, until there is no next job."""
     running: dict[Future[Experiment], object] = {}
     with ThreadPoolExecutor(run.options.workers) as pool:
-        while True:
-            while len(running) < run.options.workers and run.goes_on():
-                job = next_job(running.values())
-                if job is None:
-                    break
-                running[pool.submit(job[1])] = job[0]
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                del running[future]
-                record(run, future)
+        try:
+            while True:
+                while len(running) < run.options.workers and run.goes_on():
+                    job = next_job(running.values())
+                    if job is None:
+                        break
+                    running[pool.submit(job[1])] = job[0]
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[future]
+                    record(run, future)
+        finally:  # after an error that nobody foresaw: what was paid for is recorded
+            for future in running:
+                with suppress(Exception):
+                    run.results.append(future.result())
 
 
 def record(run: Run, ended: Future[Experiment]) -> None:
@@ -235,8 +271,12 @@ def record(run: Run, ended: Future[Experiment]) -> None:
         run.fatal = run.fatal or error
         return
     took_lead = run.history.add(experiment)
-    tell(run.display, run.results)
-    run.display.iteration(experiment, run.history, took_lead)
+    try:
+        tell(run.display, run.results)
+        run.display.iteration(experiment, run.history, took_lead)
+    except OSError as error:  # nobody reads on: an end, but what runs is recorded first
+        run.fatal = run.fatal or error
+        return
     run.failures = run.failures + 1 if experiment.error else 0
     if run.failures >= FAILURES:
         run.fatal = FatalAPIError(f"{FAILURES} experiments in a row failed: {experiment.error}")
@@ -386,9 +426,9 @@ def start_line(run: Run) -> str:
 
 def conclude(run: Run) -> None:
     """The last report, whatever ended the run."""
-    run.display.report(run.history, final=True)
     write_report(run, running=False)
     write_winner(run)
+    run.display.report(run.history, final=True)
 
 
 def exit_code(run: Run) -> int:
@@ -423,7 +463,8 @@ def warning(display: Display, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        display.wait(f"warning: {path} was not written: {error.strerror or error}")
+        reason = (error.strerror or str(error)).lower()
+        display.wait(f"warning: {path} was not written: {reason}")
 
 
 def beside(results: Path, name: str) -> Path:
@@ -499,8 +540,7 @@ def recorded_history(
             return history, program.text
     except ProgramError:
         pass  # it has moved on; the records stand for themselves
-    same = (e for e in experiments if (e.program, e.criteria) == (last.program, last.criteria))
-    return History(same), ""
+    return History(latest_series(experiments)), ""
 
 
 if __name__ == "__main__":

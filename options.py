@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +28,15 @@ NO_KEY = (
     "no API key: set NEBIUS_API_KEY in .env (copy .env.example) or in the environment; "
     "python main.py --demo needs none"
 )
+
+
+SETTINGS = (
+    *("NEBIUS_API_KEY", "NEBIUS_BASE_URL", "NEBIUS_ALLOW_HTTP"),
+    *("NEBIUS_MODEL", "NEBIUS_AGENT_MODEL", "NEBIUS_JUDGE_MODEL"),
+    *("NEBIUS_TEMPERATURE", "NEBIUS_MAX_TOKENS", "NEBIUS_EXTRA_BODY"),
+)
+SWITCH = {"1": True, "true": True, "yes": True, "on": True}
+SWITCH |= {"0": False, "false": False, "no": False, "off": False}
 
 
 class SettingError(Exception):
@@ -125,25 +136,40 @@ def client_from_environment(options: argparse.Namespace) -> Client:
         given.get("NEBIUS_BASE_URL", BASE_URL),
         {role: model for role, model in models.items() if model},
         temperature=task_temperature(given),
-        max_tokens=int(_number(given, "NEBIUS_MAX_TOKENS", 4096, 1, 10_000_000)),
+        max_tokens=_max_tokens(given.get("NEBIUS_MAX_TOKENS", "4096")),
         extra_body=_extra_body(given.get("NEBIUS_EXTRA_BODY", "{}")),
         patience=options.patience * 60,
-        allow_http=given.get("NEBIUS_ALLOW_HTTP") == "1",
+        allow_http=_switch(given, "NEBIUS_ALLOW_HTTP"),
     )
 
 
 def environment() -> dict[str, str]:
     """The variables that are set to something, in .env or, first, in the environment."""
-    from dotenv import dotenv_values
-
-    try:
-        written = dotenv_values(".env")
-    except OSError as error:
-        raise SettingError(f".env cannot be read: {error.strerror}") from error
-    except UnicodeError as error:
-        raise SettingError(f".env cannot be read: save it as UTF-8 ({error})") from error
-    sources = (written, os.environ)
+    sources = (_read_dotenv(Path(".env")), os.environ)
     return {k: v.strip() for source in sources for k, v in source.items() if v and v.strip()}
+
+
+def _read_dotenv(path: Path) -> dict[str, str | None]:
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
+    if not path.is_file():  # a virtual environment may have that name too
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SettingError(f"{path} cannot be read: {reason}; check its permissions") from error
+    except UnicodeError as error:
+        raise SettingError(f"{path} cannot be read: save it as UTF-8 ({error})") from error
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            line = binding.original.line
+            raise SettingError(f"{path}, line {line}: not NAME=value; a '#' begins a comment")
+        near = difflib.get_close_matches(binding.key or "", SETTINGS, n=1, cutoff=0.8)
+        if near and binding.key not in SETTINGS:
+            raise SettingError(f"{path}: {binding.key} is no setting; did you mean {near[0]}?")
+    return dotenv_values(stream=StringIO(text))
 
 
 def task_temperature(given: Mapping[str, str]) -> float:
@@ -159,6 +185,19 @@ def _number(given: Mapping[str, str], name: str, default: float, low: float, hig
     if not low <= value <= high:
         raise SettingError(f"{name} is {text!r}; it takes a number from {low:g} to {high:g}")
     return value
+
+
+def _max_tokens(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000_000:
+        raise SettingError(f"NEBIUS_MAX_TOKENS is {text!r}; it takes a whole number, such as 4096")
+    return int(text)
+
+
+def _switch(given: Mapping[str, str], name: str) -> bool:
+    text = given.get(name, "0").lower()
+    if text not in SWITCH:
+        raise SettingError(f"{name} is {given[name]!r}; it takes 1 or 0")
+    return SWITCH[text]
 
 
 def _extra_body(text: str) -> dict[str, Any]:

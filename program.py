@@ -24,6 +24,7 @@ ITEM = re.compile(r"(\s*)(?:[-*+]|\d+[.)])(?:\s+|$)(.*)")
 CODE = re.compile(r"(`+).*?\1", re.DOTALL)
 ARROW = re.compile(r"(?:^|(?<=\s))=>(?=\s|$)")
 CRITERION = re.compile(r"([\w-]+)\s*(?:\((.*?)\)\s*)?:\s*(.*)", re.DOTALL)
+BRACED = re.compile(r"\{\s*(\w+)\s*\}")
 WEIGHT = re.compile(r"weight\s*[=:]?\s*(.*)", re.IGNORECASE)
 PLACEHOLDER = re.compile(r"\{(input|expected)\}")
 
@@ -180,9 +181,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ProgramError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except (OSError, ValueError) as error:
-        raise ProgramError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', error)}"
-        ) from error
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ProgramError(f"{path}: cannot be read: {reason}; name a file that can") from error
     if "\0" in text:
         raise ProgramError(f"{path}: holds zero bytes, so it is not UTF-8 text; save it as UTF-8")
     if not text.strip():
@@ -438,7 +438,7 @@ def read_weight(where: str, remark: str) -> float:
     # False for NaN as well. The bounds keep sums of weights exact enough and finite.
     if not 1e-6 <= weight <= 1e6:
         raise ProgramError(
-            f"{where}: expected a positive number, (weight 2), found ({short(remark)})"
+            f"{where}: expected a positive number, as in (weight 2), found ({short(remark)})"
         )
     return weight
 
@@ -454,8 +454,19 @@ def check_whole(program: Program, path: str, sections: dict[str, Section]) -> No
         raise ProgramError(f"{where}: {{expected}} in the task would give the answer away")
     if "Inputs" not in sections and ("{input}" in program.task or program.held_out):
         raise ProgramError(f"{where}: this task needs inputs; list them under '## Inputs'")
+    for found in BRACED.finditer(program.task):
+        near = difflib.get_close_matches(found[1].lower(), ("input", "expected"), 1, cutoff=0.8)
+        if near and found[0] not in ("{input}", "{expected}"):
+            raise ProgramError(
+                f"{where}: {found[0]} is no placeholder; did you mean {{{near[0]}}}?"
+            )
     unanswered = [i.text for i in program.inputs + program.held_out if i.expected is None]
     for criterion in program.criteria:
+        if "{expected}" in criterion.argument and "Inputs" not in sections:
+            raise ProgramError(
+                f"{criterion.where}: {{expected}} needs inputs with their expected answers; list"
+                " them under '## Inputs' as '- input => expected'"
+            )
         if "{expected}" in criterion.argument and unanswered:
             raise ProgramError(
                 f"{criterion.where}: {{expected}} needs an expected answer for every input, as in"

@@ -457,7 +457,6 @@ class Results:
         self.experiments: list[Experiment] = []
         self.notices: list[str] = []
         self._path = path  # as given, for messages
-        self._recorded: list[Experiment] = []  # by us, since we opened the file
         with _explained(path, "open"):
             _check_regular(path)
             self._file = Path(os.path.realpath(path))  # so that a symbolic link stays a link
@@ -501,7 +500,6 @@ class Results:
                 self._catch_up()
             self._write(record)
         self.experiments.append(experiment)
-        self._recorded.append(experiment)
 
     def _checked(self, experiment: Experiment) -> bytes:
         """The record as bytes; refused now if it could not be read back."""
@@ -563,16 +561,20 @@ class Results:
             return None
 
     def _catch_up(self) -> None:
-        """Another program changed the file: take its version, and add what that lacks of ours."""
+        """Another program changed the file: take its version, and add what that lacks of before.
+
+        A checkout that puts `[]` back must not cost the nights before this one either.
+        """
+        before = self.experiments
         self._load()
         there = {_identity(experiment) for experiment in self.experiments}
-        lost = [each for each in self._recorded if _identity(each) not in there]
+        lost = [each for each in before if _identity(each) not in there]
         for experiment in lost:
             self._write(self._checked(experiment))
             self.experiments.append(experiment)
         self.notices.append(
             f"{self._path} was changed by another program; it was read again"
-            + (f" and {len(lost)} experiments of this run were put back" if lost else "")
+            + (f" and {len(lost)} experiments that it lacked were put back" if lost else "")
         )
 
     def _write(self, record: bytes) -> None:

@@ -1031,7 +1031,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"repeatable; a status such as 429, or {', '.join(FAULTS)}",
     )  # fmt: skip
     parser.add_argument("--retry-after", type=float, default=0.05, metavar="S")
-    parser.add_argument("--models", default="", metavar="A,B", help="the only ids served")
+    parser.add_argument("--models", default=MODEL, metavar="A,B", help=f"served (default: {MODEL})")
     return parser.parse_args(argv)
 
 
@@ -1049,7 +1049,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         models=[name for name in options.models.split(",") if name],
     )
     with simulator, suppress(KeyboardInterrupt):
-        print(f"simulated Token Factory (no real model): {simulator.url}", flush=True)
+        said = f"simulated Token Factory, no real model; serves {options.models}"
+        print(f"{said}: {simulator.url}", flush=True)
         threading.Event().wait()
 
 

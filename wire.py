@@ -348,8 +348,9 @@ def _failure(
     if status < 300:
         if data is not None:
             return MayPass(f"the server answered {status} with an error: {message}")
-        page = message.startswith("a web page")
-        return MayPass(f"the answer is not whole JSON: {message}", setup=page)
+        if message.startswith("a web page"):
+            return MayPass(f"{url} answers with {message}, not as the API", setup=True)
+        return MayPass(f"the answer is not whole JSON: {message}")
     said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
     said += f": {message.rstrip('.')}" if message else ""
     if status < 400:

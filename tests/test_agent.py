@@ -196,7 +196,7 @@ def test_the_message_holds_goal_task_criteria_and_evidence() -> None:
         "(4 samples)\n```\nBe clear.\n```",
         "- words: 60-120: 75% of the mark",
         "Its worst response, score 7.0, to the input 'rain':\n```\nwet stuff\n",
-        "```\nmissed: 134 words",
+        '```\nmissed: "134 words"',
         "```\n(no system prompt)\n```",
         STRATEGIES["refine"],
     ):
@@ -229,7 +229,7 @@ def test_the_latest_attempts_are_shown_with_what_they_missed() -> None:
     records = [tried(n, f"prompt {n}", 5, reason=f"lacks {n}") for n in range(1, 6)]
     message = compose(PROGRAM, History([BASELINE, *records]), "refine", 6)
     latest = message.partition("# Latest attempts\n")[2]
-    assert re.findall(r"missed: lacks (\d)\n```\nprompt (\d)\n", latest) == [
+    assert re.findall(r"missed: \"lacks (\d)\"\n```\nprompt (\d)\n", latest) == [
         ("5", "5"),
         ("4", "4"),
         ("3", "3"),

@@ -16,9 +16,9 @@ def test_warns_of_tricks_that_pay():
     tricks = {trick.name: trick for trick in stress(program("mentions: alpha, beta | gamma"))}
     assert len(tricks) >= 8
     assert tricks["the keywords as a list"].response == "alpha, beta"
-    assert "add 'words: 20+'" in tricks["the keywords as a list"].warning
-    assert tricks["a refusal"].score == 0 and not tricks["a refusal"].warning
-    assert "scores 10.0: add 'judge: " in tricks["the keywords in lorem ipsum"].warning
+    assert "add 'words: 20+'" in tricks["the keywords as a list"].remedy
+    assert tricks["a refusal"].score == 0 and not tricks["a refusal"].remedy
+    assert "add 'judge: " in tricks["the keywords in lorem ipsum"].remedy
 
 
 def test_tricks_fit_the_bands():
@@ -30,7 +30,7 @@ def test_the_commonest_answer_scores_its_share():
     inputs = tuple(Input(f"{n}", "ham" if n else "spam") for n in range(10))
     tricks = {t.name: t for t in stress(program("equals: {expected}", inputs=inputs))}
     assert tricks["the same answer always"].score == pytest.approx(9)
-    assert "add inputs of other answers" in tricks["the same answer always"].warning
+    assert "add inputs of other answers" in tricks["the same answer always"].remedy
 
 
 def test_a_judge_is_taken_to_see_through_tricks():
@@ -40,7 +40,7 @@ def test_a_judge_is_taken_to_see_through_tricks():
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_no_trick_pays_in_what_ships(path):
-    assert not [trick for trick in stress(load_program(path)) if trick.warning]
+    assert not [trick for trick in stress(load_program(path)) if trick.remedy]
 
 
 def test_a_judge_and_a_panel_multiply_the_expected_calls():

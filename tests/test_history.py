@@ -22,6 +22,7 @@ from scipy import stats
 from confirmation import next_steps
 from history import (
     CYCLE,
+    EDITS,
     NEAR,
     PASSES,
     PLATEAU,
@@ -424,8 +425,31 @@ def test_edited_prompts_are_repeats_just_where_the_ratio_says_so(
 def test_the_window_of_lengths_is_wide_enough(size: int) -> None:
     history = History([tried(1, "x" * size, 5)])
     for other in range(int(size * 0.9), int(size * 1.1) + 2):
-        near = fuzz.ratio("x" * size, "x" * other) >= NEAR
+        near = fuzz.ratio("x" * size, "x" * other) >= max(NEAR, 100 - 50 * EDITS / max(other, 1))
         assert (history.twin("x" * other) is not None) == near
+
+
+LONG = "Explain the parts of the engine in the order in which a mechanic would meet them. " * 30
+
+
+@pytest.mark.parametrize(
+    "prompt, other",
+    [
+        (
+            "Explain it in at most 60 words, for a child.",
+            "Explain it in at most 90 words, for a child.",
+        ),
+        (
+            LONG,
+            f"{LONG}Reply with exactly one of the five labels, and add nothing before or after it.",
+        ),
+    ],
+)
+def test_another_number_or_a_further_sentence_makes_a_new_prompt(prompt: str, other: str) -> None:
+    history = History([tried(1, prompt, 5)])
+    assert fuzz.ratio(prompt, other) >= NEAR and history.twin(other) is None
+    assert history.twin(prompt.replace("Explain", "explain")) is not None
+    assert history.twin(f"{prompt}!") is not None
 
 
 # ---- what is reported of strategies

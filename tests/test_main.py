@@ -28,6 +28,7 @@ import pytest
 import main
 from client import APIError
 from experiment import open_history
+from history import History
 from options import parse_arguments
 from program import load_program
 from report import Display
@@ -637,7 +638,8 @@ def test_a_wrong_option_is_one_clear_line(command, arguments, code, said):
         ("NEBIUS_BASE_URL", "token factory", "NEBIUS_BASE_URL is not a URL"),
         ("NEBIUS_BASE_URL", "http://example.org/v1", "the key would travel unencrypted"),
         ("NEBIUS_TEMPERATURE", "hot", "NEBIUS_TEMPERATURE is 'hot'; it takes a number from 0"),
-        ("NEBIUS_MAX_TOKENS", "0", "NEBIUS_MAX_TOKENS is '0'; it takes a number from 1"),
+        ("NEBIUS_MAX_TOKENS", "0", "NEBIUS_MAX_TOKENS is '0'; it takes a whole number"),
+        ("NEBIUS_ALLOW_HTTP", "maybe", "NEBIUS_ALLOW_HTTP is 'maybe'; it takes 1 or 0"),
         ("NEBIUS_EXTRA_BODY", "{x", "NEBIUS_EXTRA_BODY is '{x'; it takes a JSON object"),
         ("NEBIUS_EXTRA_BODY", '{"model": "x"}', "NEBIUS_EXTRA_BODY must not set 'model'"),
     ],
@@ -665,14 +667,73 @@ def test_a_server_that_is_not_there_is_told_soon(command, monkeypatch):
     assert error.endswith("refused: check NEBIUS_BASE_URL and the network")
 
 
-def test_a_reader_that_has_gone_away_ends_the_run_quietly():
-    with Simulator() as server, Night(server) as night:
+def test_a_reader_that_has_gone_away_ends_the_run_quietly_when_all_is_recorded():
+    with Simulator(latency=0.1) as server, Night(server, "--workers", "8") as night:
         night.until("^iteration 1/")
+        ended = len(proposals())
         assert night.process.stdout
         night.process.stdout.close()
         night.process.stdout = None
         assert night.end(1).err == ""
-    assert len(proposals()) < 250
+    assert ended + 7 <= len(proposals()) < 250
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_an_output_that_takes_no_more_ends_the_run_when_all_is_recorded():
+    with Simulator(latency=0.05) as server, open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, main.__file__],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+            env={**os.environ, "NEBIUS_BASE_URL": server.url},
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert (
+        ended.stderr
+        == "error: what this command prints cannot be written: no space left on device\n"
+    )
+
+
+def test_without_any_output_the_run_goes_on():
+    with Simulator() as server:
+        ended = subprocess.run(
+            f"exec {sys.executable} {main.__file__} --iterations 5 --no-confirm >&- 2>&-",
+            shell=True, timeout=60, env={**os.environ, "NEBIUS_BASE_URL": server.url},
+        )  # fmt: skip
+    assert ended.returncode == 0 and len(proposals()) == 5
+
+
+def test_an_error_that_nobody_foresaw_still_records_what_runs(command, monkeypatch):
+    add, before = History.add, []
+
+    def fails(history: History, experiment: Experiment) -> bool:
+        if experiment.iteration == 3:
+            raise RuntimeError("a bug of ours")
+        before.extend([experiment] * (experiment.kind == "proposal"))
+        return add(history, experiment)
+
+    monkeypatch.setattr(History, "add", fails)
+    with Simulator(latency=0.05) as server, pytest.raises(RuntimeError):
+        command("--workers", "4", server=server)
+    assert len(proposals()) >= len(before) + 3  # the third, and those beside it
+
+
+def test_what_a_server_says_reaches_the_terminal_without_commands(command, monkeypatch):
+    monkeypatch.setenv("NEBIUS_MODEL", "other")
+    with Simulator(models=["m\x1b]0;owned\x07\x1b[2J"]) as server:
+        error = command(server=server, code=1).err
+    assert "\x1b" not in error and "\\u001b" in error
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("NEBIUS_MODLE=x", ".env: NEBIUS_MODLE is no setting; did you mean NEBIUS_MODEL?"),
+        ("what is this", ".env, line 2: not NAME=value; a '#' begins a comment"),
+    ],
+)
+def test_a_slip_in_the_env_file_is_one_clear_line(command, line, said):
+    Path(".env").write_text(f"# mine\n{line}\n")
+    assert command(code=1).err == f"error: {said}\n"
 
 
 def test_the_help_stands_without_a_program(command):

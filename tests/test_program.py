@@ -235,7 +235,11 @@ def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, me
         ),
         (minimal(criteria="- words:"), "program.md:6: nothing after 'words:'"),
         (minimal(criteria="- words: 1-9\n- words:  1-9"), "program.md:7: the same criterion"),
-        (minimal(criteria="- equals: {expected}"), "program.md:6: {expected} needs an expected"),
+        (minimal(criteria="- equals: {expected}"), "program.md:6: {expected} needs inputs"),
+        (
+            minimal().replace("Do it.", "Do {Inputs}."),
+            "{Inputs} is no placeholder; did you mean {input}?",
+        ),
         (
             minimal("- a => b\n- c", "- equals: {expected}"),
             "program.md:9: .* there is none for 'c'",

@@ -222,11 +222,20 @@ def test_an_editor_saving_over_the_file_in_mid_run_loses_nothing(path: Path) -> 
         assert "changed by another program" in results.notices[-1]
         path.unlink()
         results.append(replace(FIRST, iteration=10))
-        assert [e.iteration for e in load(path)] == [0, 1, 9, 10]
+        assert [e.iteration for e in load(path)] == [None, 0, 1, 9, 10]
         path.write_text("[1]")
         with pytest.raises(ResultsError, match="record 1 must be an object"):
             results.append(FIRST)
         assert path.read_text() == "[1]"
+
+
+def test_a_checkout_of_the_empty_file_in_mid_run_loses_no_night_before(path: Path) -> None:
+    with Results(path) as results:
+        results.append(FIRST)
+    with Results(path) as results:
+        path.write_text("[]\n")
+        results.append(SECOND)
+        assert load(path) == [FIRST, SECOND] == results.experiments
 
 
 # ---- torn tails
