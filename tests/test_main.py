@@ -713,7 +713,7 @@ def test_an_error_that_nobody_foresaw_still_records_what_runs(command, monkeypat
 
     monkeypatch.setattr(History, "add", fails)
     with Simulator(latency=0.05) as server, pytest.raises(RuntimeError):
-        command("--workers", "4", server=server)
+        command("--workers", "8", server=server)
     assert len(proposals()) >= len(before) + 3  # the third, and those beside it
 
 
