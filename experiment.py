@@ -136,7 +136,7 @@ def open_history(
     notices = []
     if history.inherited is not None and history.leader is None:
         notices.append(NEW_SERIES)
-    if again and history.leader:
+    if again and history.leader and experiments[-1].criteria != criteria:  # told once
         notices.append(
             RESCORED.format(again, history.leader.estimate, " ".join(history.leader.prompt.split()))
         )

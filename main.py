@@ -513,8 +513,10 @@ def show_report(options: argparse.Namespace) -> int:
     simulated = SIMULATED in experiments[-1].models.values()
     display = Display(target=options.iterations, quiet=options.quiet, simulated=simulated)
     display.report(history, final=True)
+    if not text:
+        display.say(f"{options.program} asks something else now: this was the last series before")
     path = beside(options.results, "report.html")
-    with warning(display, path):
+    try:
         write_page(
             path,
             history,
@@ -523,7 +525,10 @@ def show_report(options: argparse.Namespace) -> int:
             running=False,
             simulated=simulated,
         )
-        display.say(f"wrote {path}")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultsError(f"{path} was not written: {reason}; make its folder writable") from error
+    display.say(f"wrote {path}")
     return 0
 
 

@@ -323,7 +323,7 @@ class Display:
                 self._line()
             for row in confirmed_rows(found) if found else best_rows(history):
                 self._field(*row)
-            if final and found is None:
+            if final and found is None and history.leader is not None:
                 self._field("caution", "not confirmed: a best found by search flatters itself")
             for row in [*search_rows(history), *self._pace_rows(history)]:
                 self._field(*row)

@@ -332,6 +332,8 @@ def _broken(error: Exception, host: str, late: str, why: str) -> MayPass:
         return MayPass(f"no whole answer from {host} within {late}")
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
+    if re.search("WRONG_VERSION_NUMBER|UNEXPECTED_EOF", why):
+        why = "it does not seem to speak https; is NEBIUS_BASE_URL to begin with http://"
     unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
     if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
         return MayPass(f"no connection to {host}: {_one_line(why)}", setup=True)

@@ -36,6 +36,8 @@ LATENCY = 0.1  # seconds of a call, where wall time is measured
 LONG = 10_000  # experiments of the long history
 BURST = 1 / 6  # minutes' worth of calls that the simulator's bucket holds at first
 
+PARTS = ("starts", "processor", "wall", "driven", "limited")
+
 HEAD = ("", "limit", "measured", "", "article's loop")
 
 
@@ -390,8 +392,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--minute", action="store_true", help="also at 60 requests a minute")
-    parser.add_argument("--only", nargs="+", metavar="PART",
-        default=["starts", "processor", "wall", "driven", "limited"])  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     began = time.perf_counter()
     with TemporaryDirectory() as folder:

@@ -1,10 +1,11 @@
-"""Prints what loading and appending cost at 10 and at 100,000 records of 2 kB.
+"""What loading and appending cost at 10 and at 100,000 records of 2 kB.
 
-python tests/benchmark_results.py [records]
+python -m tests.benchmark_results [records]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -94,7 +95,9 @@ def time_appends(small: Path, large: Path) -> None:
 
 
 def main() -> None:
-    records = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("records", type=int, nargs="?", default=100_000)
+    records = parser.parse_args().records
     with tempfile.TemporaryDirectory(dir=".") as folder:
         small, large = Path(folder, "small.json"), Path(folder, "large.json")
         for name, text in reversed(TEXTS.items()):

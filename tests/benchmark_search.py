@@ -25,6 +25,7 @@ from agent import STRATEGIES, SYSTEM, parse_proposal
 from client import Client, Completion, Usage
 from confirmation import outcome
 from experiment import open_history
+from intervals import paired
 from main import Interruption, Run, search
 from options import parse_arguments
 from program import Program, load_program
@@ -91,7 +92,7 @@ def this_search(world: WorldClient, program: Program, options: argparse.Namespac
     found = outcome(history)
     assert found is not None, run.fatal
     score = found.winner_score
-    true = world.landscape.true_score(found.winner)
+    true = world.landscape.true_score(found.best)
     name = f"this search, {count(options.workers, 'worker')}"
     return Outcome(name, true, score.mean, score.low, score.high, world.total.calls)
 
@@ -179,6 +180,12 @@ def main() -> None:
                 print(row(name, list(outcomes)), flush=True)
     for outcomes in zip(*everything, strict=True):
         print(row("all", list(outcomes)))
+    for at, number in enumerate(options.workers[1:], 1):
+        loss = paired([runs[at].true for runs in everything], [runs[0].true for runs in everything])
+        print(
+            f"{count(number, 'worker')} against {options.workers[0]}, seed by seed: true score "
+            f"{loss.mean:+.2f} (95 % interval {loss.low:+.2f} to {loss.high:+.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -289,11 +289,22 @@ def test_changed_rules_score_the_stored_responses_again_at_no_call(tmp_path: Pat
 
 def test_a_file_of_old_and_new_scores_is_one_history() -> None:
     later = ran(program(OTHER_RULE), 4, "more apples", "apple")
-    history, _ = open_history([*a_night(program()), later], program(OTHER_RULE), MODELS, 0.7)
+    history, notices = open_history([*a_night(program()), later], program(OTHER_RULE), MODELS, 0.7)
     assert history.completed == 4
+    assert notices == []  # it was told when the criteria were new
     assert history.next_number() == 5
     assert len(history.top(9)) == 5
     assert next_steps(history, 4)
+
+
+def test_the_best_prompt_before_comes_from_the_scale_that_most_were_measured_by() -> None:
+    """One record under edited criteria does not hide the night before it."""
+    later = ran(program(OTHER_RULE), 4, "a poor one", "stone")
+    history, _ = open_history(
+        [*a_night(program()), later], replace(program(), task="Another."), MODELS, 0.7
+    )
+    known, _ = open_history(a_night(program()), program(), MODELS, 0.7)
+    assert known.leader is not None and history.inherited == known.leader.prompt
 
 
 def test_held_out_finals_are_scored_again_and_stay_out_of_the_search() -> None:

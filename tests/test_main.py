@@ -279,6 +279,25 @@ def test_new_words_for_the_goal_keep_the_history_and_new_criteria_score_it_again
     assert Path("results.json").read_bytes() == before
 
 
+def test_the_report_of_a_program_that_has_moved_on_says_so(command):
+    with Simulator() as server:
+        command("--iterations", "2", "--no-confirm", server=server)
+    assert "asks something else now" not in command("--report").out
+    Path("program.md").write_text(PROGRAM.replace("tides", "glaciers"), encoding="utf-8")
+    out = command("--report").out
+    assert "program.md asks something else now" in out and "completed: 2" in out
+
+
+def test_a_report_whose_page_cannot_be_written_fails(command):
+    with Simulator() as server:
+        command("--iterations", "1", "--no-confirm", server=server)
+    Path("report.html").unlink()
+    Path("report.html").mkdir()
+    printed = command("--report", code=1)
+    assert "== report" in printed.out
+    assert printed.err.startswith("error: report.html was not written: ")
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_what_ships_runs(command, path):
     with Simulator() as server:
@@ -323,8 +342,10 @@ def test_a_signal_lets_what_runs_end_and_reports(number):
         assert error == f"error: results.json is in use by process {night.process.pid}\n"
         with Night(server, "--report") as reader:
             assert "== report, " in reader.end(0).out
+        ended = len(records())
         night.process.send_signal(number)
         printed = night.end(128 + number)
+    assert len(records()) > ended
     assert "stopping: what runs is ended and recorded first" in printed.err
     assert "== report, " in printed.out
     assert printed_blocks(printed.out) == recorded_blocks()
