@@ -290,7 +290,7 @@ BROKEN: dict[str, bytes | None] = {
     "bad chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + FINE,
     "chunk cut": HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\n" + FINE[:20],
     "no length, cut": HEAD + b"\r\n" + FINE[:-9],
-    "not gzip": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    "not gzip": HEAD + b"Connection: close\r\nContent-Encoding: gzip\r\n\r\nabcd",
 }
 
 
