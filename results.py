@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -140,7 +140,7 @@ def _trial(data: dict[str, Any]) -> Trial:
     _sort(_TRIAL, data, known)
     if "score" not in known:
         raise ValueError("score is missing")  # unknown is not zero
-    return Trial(**known)
+    return _made(Trial, _TRIAL_SLOTS, known)
 
 
 _Check = Callable[[object], Any]
@@ -156,6 +156,25 @@ _TRIAL, _EXPERIMENT = (
     {f.name: _CHECKS[str(f.type).removesuffix(" | None")] for f in fields(c) if f.name != "extra"}
     for c in (Trial, Experiment)
 )
+
+
+_Made = TypeVar("_Made")
+_Slots = list[tuple[str, Callable[[Any, Any], None], Any]]  # name, setter, default
+
+
+def _slots(kind: type[Trial] | type[Experiment]) -> _Slots:
+    return [(f.name, getattr(kind, f.name).__set__, f.default) for f in fields(kind)]
+
+
+_TRIAL_SLOTS, _EXPERIMENT_SLOTS = _slots(Trial), _slots(Experiment)
+
+
+def _made(kind: type[_Made], slots: _Slots, known: dict[str, Any]) -> _Made:
+    """`kind(**known)`; a frozen class's own __init__ would take a seventh of all loading."""
+    made = object.__new__(kind)
+    for name, put, default in slots:
+        put(made, known.get(name, default))
+    return made
 
 
 def _sort(checks: dict[str, _Check], data: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -181,9 +200,10 @@ def _sort(checks: dict[str, _Check], data: dict[str, Any], known: dict[str, Any]
 
 
 def _experiment(data: dict[str, Any]) -> Experiment:
-    known: dict[str, Any] = {"iteration": None}
+    known: dict[str, Any] = {"iteration": None, "models": {}}
     extra = _sort(_EXPERIMENT, data, known)
-    return Experiment(extra=extra, **known)
+    known["extra"] = extra
+    return _made(Experiment, _EXPERIMENT_SLOTS, known)
 
 
 def _record(experiment: Experiment) -> dict[str, Any]:
