@@ -137,7 +137,10 @@ def confirmed_rows(found: Confirmation) -> Iterator[Row]:
     for label, score in ("winner", found.winner_score), ("baseline", found.baseline_score):
         yield label, f"{score.mean:.2f} (95 % interval {interval(score)}), {score.samples} samples"
     yield "samples", grounds(found)
-    yield "believed", f"{found.believed:.2f} of the winner by the search, before the fresh samples"
+    yield (
+        "believed",
+        f"{found.believed:.2f}: what the search took the winner for, before these samples",
+    )
     yield "prompt", found.best or "(empty)"
     if (short := shortest(found)) is not None:
         length = f"{len(short):,} characters instead of {len(found.best):,}"
