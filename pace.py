@@ -42,8 +42,8 @@ class _Pace:
 
     ENOUGH = 16  # answers for a measurement; with fewer the rate is only lowered
     KEPT = 3  # measurements, of which the highest counts: those of chance refusals differ
-    DOUBLES = 3.0  # times the measured answers: unrefused for so many, twice the rate is tried,
-    LATEST = 300  # but at the latest after so many
+    DOUBLES = 4.0  # times the measured answers: unrefused for so many, twice the rate is tried,
+    LATEST = 400  # but at the latest after so many
     BURST = 2.0  # seconds of the rate that a pause may save up
 
     def __init__(self, now: float) -> None:

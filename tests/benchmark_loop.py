@@ -36,7 +36,7 @@ LATENCY = 0.1  # seconds of a call, where wall time is measured
 LONG = 10_000  # experiments of the long history
 BURST = 1 / 6  # minutes' worth of calls that the simulator's bucket holds at first
 
-PARTS = ("starts", "processor", "wall", "driven", "limited")
+PARTS = ("starts", "processor", "wall", "driven", "limited", "learned")
 
 HEAD = ("", "limit", "measured", "", "article's loop")
 
@@ -381,6 +381,19 @@ def limited(bench: Bench, per_minute: int, experiments: int) -> None:
     row("  calls refused", "5.0 %", f"{100 * refused:.1f} %", refused <= 0.05)
 
 
+def learned() -> None:
+    """The pace without any header about limits: 16 workers, 500 calls, 60 a minute, made-up time."""
+    from tests.test_pace import SERVERS, ideal, simulate
+
+    for name, server in SERVERS.items():
+        runs = [simulate(server(), 500, latency, headers=False) for latency in (0.1, 0.5, 2.0)]
+        ratio = max(seconds for seconds, _ in runs) / ideal(server(), 500)
+        row(f"wall / allowed, {name}, refusals alone", "1.15", f"{ratio:.2f}", ratio <= 1.15)
+        shares = [refused / 500 for _, refused in runs]
+        told = f"{100 * min(shares):.1f}-{100 * max(shares):.1f} %"
+        row("  calls refused", "5.0 %", told, max(shares) <= 0.05)
+
+
 def main() -> int:
     if sys.argv[1:2] == ["serve"]:
         serve(sys.argv[2])
@@ -409,6 +422,8 @@ def main() -> int:
             driven(bench, 1)
         if "limited" in options.only:
             limited(bench, 600, 160)
+        if "learned" in options.only:
+            learned()
         if options.minute:
             limited(bench, 60, 60)
     print(f"measured in {time.perf_counter() - began:.0f} s")

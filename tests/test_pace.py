@@ -334,8 +334,7 @@ def test_keeps_just_below_the_limit_that_headers_tell(name: str, latency: float)
 def test_learns_the_pace_from_refusals_alone(name: str, latency: float) -> None:
     seconds, refused = simulate(SERVERS[name](), 500, latency, headers=False)
     assert seconds <= 1.15 * ideal(SERVERS[name](), 500)
-    # 16 were under way when the first refusal came: they are lost once.
-    assert refused - 16 <= 0.03 * 500
+    assert refused <= 0.05 * 500  # 16 of them were under way when the first refusal came
 
 
 class Chance:
