@@ -382,7 +382,7 @@ def limited(bench: Bench, per_minute: int, experiments: int) -> None:
 
 
 def learned() -> None:
-    """The pace without any header about limits: 16 workers, 500 calls, 60 a minute, made-up time."""
+    """The pace without a header about limits: 16 workers, 500 calls, 60 a minute, made-up time."""
     from tests.test_pace import SERVERS, ideal, simulate
 
     for name, server in SERVERS.items():
