@@ -89,13 +89,13 @@ def normalise(prompt: str) -> str:
 
 
 def _letters(text: str) -> int:
-    """How often the commonest letters occur, each in unary.
+    """How often the common letters occur, each in unary.
 
     The bits in which two texts differ are insertions and deletions that they need at the least:
     nearly all of 10,000 prompts are told apart by that, without being compared.
     """
     bits = 0
-    for letter in "etaoinsr":
+    for letter in "etaoinsrhldcumfpgwybvk":
         bits = bits << 60 | (1 << min(text.count(letter), 60)) - 1
     return bits
 
@@ -346,12 +346,15 @@ class History:
             window = self._lengths[low:high]
         edits, mine = (1 - NEAR / 100) * (len(folded) + longest), _letters(folded)
         near = [entry for entry in window if (entry[3] ^ mine).bit_count() <= edits]
-        numbers = NUMBER.findall(folded)
-        near = [entry for entry in near if NUMBER.findall(entry[1]) == numbers]
         texts = [entry[1] for entry in near]
         cutoff = max(NEAR, 100 - 50 * EDITS / len(folded)) if folded else NEAR
-        found = process.extractOne(folded, texts, scorer=fuzz.ratio, score_cutoff=cutoff)
-        return self._tallies[near[found[2]][2]].prompt if found else None
+        numbers = NUMBER.findall(folded)
+        for text, _, at in process.extract(
+            folded, texts, scorer=fuzz.ratio, score_cutoff=cutoff, limit=None
+        ):
+            if NUMBER.findall(text) == numbers:
+                return self._tallies[near[at][2]].prompt
+        return None
 
     @property
     def saturated(self) -> bool:
