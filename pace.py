@@ -18,6 +18,7 @@ from wire import FatalAPIError, Interrupted, MayPass, read_number, read_seconds
 BACKOFF_SECONDS = (1.0, 60.0)  # shortest and longest wait that the server did not name
 LONGEST_WAIT = 120.0  # seconds, whatever the server names
 SETUP_PATIENCE = 10.0  # seconds without a connection, before anything has ever succeeded
+LONGEST_PAUSE = 60.0  # seconds that a call may keep the pace for, after stop()
 POLL_SECONDS = 0.25  # how late a waiting call may notice stop()
 
 
@@ -27,6 +28,7 @@ class Turn:
 
     model: str
     wave: int
+    began: float
 
 
 class _Pace:
@@ -38,12 +40,14 @@ class _Pace:
     them is the rate, of a bucket and of a window alike. The seconds count from the moment at which
     the server said that it opens, to the next one: a window then holds its whole time. The rate
     grows with the cube of the answers since: a lifted limit is noticed, a standing one seldom hit.
+    A refusal beside which nearly all others under way were answered came by chance: no limit.
     """
 
     ENOUGH = 16  # answers for a measurement; with fewer the rate is only lowered
     KEPT = 3  # measurements, of which the highest counts: those of chance refusals differ
-    DOUBLES = 4.0  # times the measured answers: unrefused for so many, twice the rate is tried,
+    DOUBLES = 5.0  # times the measured answers: unrefused for so many, twice the rate is tried,
     LATEST = 400  # but at the latest after so many
+    CHANCE = 0.1  # of the calls: where no more are refused, a refusal may be one by chance
     BURST = 2.0  # seconds of the rate that a pause may save up
 
     def __init__(self, now: float) -> None:
@@ -61,6 +65,8 @@ class _Pace:
         self.since = self.opens = now  # where the next measurement begins, and the one after it
         self.answers = 0  # since `since`
         self.quiet = 0  # answers since the last refusal
+        self.beside = [0, 0]  # refused, and answered, of those under way when it shut
+        self.refusals = 0  # since `since`
         self.credit = 0.0  # calls that the learned rate lets begin at once
         self.filled = now
 
@@ -100,12 +106,16 @@ class _Pace:
             elif not now < self.more < token:
                 self.more = token
 
-    def answered(self, now: float) -> None:
-        """Counts an answer to a call that began after the last refusal."""
-        if self.shut:
-            self._learn(now)
+    def answered(self, began: float, fresh: bool) -> bool:
+        """Counts an answer; `fresh`: its call began after the last refusal. True when no burst
+        need be feared any more: the pace is known, or there is none to keep."""
         self.answers += 1
+        if not fresh:
+            self.beside[1] += 1
+            return False
         self.quiet += 1
+        opened, self.shut = self.shut, False
+        return opened and self._learn(began)
 
     def refused(self, now: float, wait: float, told: bool) -> None:
         """`told`: the server named the wait."""
@@ -113,24 +123,30 @@ class _Pace:
             return  # its headers say when to come back
         self.opens = now + wait if told else now
         if not self.shut:
-            self.shut, self.closed = True, self.opens
+            self.shut, self.closed, self.beside = True, self.opens, [1, 0]
+            self.refusals += 1
         self.credit, self.filled, self.quiet = 0.0, max(now, now + wait - self.BURST), 0
 
-    def _learn(self, now: float) -> None:
-        self.shut = False
-        if self.answers and self.rate == math.inf:  # some were saved up before the first call
-            self.rate, self.evidence = self.answers / max(now - self.since, 0.001), self.answers
-        elif self.answers:
-            rate = self.answers / max(self.closed - self.since, 0.001)
-            if self.answers >= self.ENOUGH:
+    def _learn(self, began: float) -> bool:
+        """What the answers up to the refusal tell, now that a call after it was answered."""
+        answers = self.answers - 1
+        few = self.rate == math.inf or self.refusals <= self.CHANCE * answers
+        if few and self.beside[1] >= 3 * self.beside[0]:
+            return True
+        if self.rate == math.inf and answers:  # some were saved up before the first call
+            self.rate, self.evidence = answers / max(began - self.since, 0.001), answers
+        elif answers:
+            rate = answers / max(self.closed - self.since, 0.001)
+            if answers >= self.ENOUGH:
                 self.measured = [*self.measured[1 - self.KEPT :], rate]
-                self.rate, self.evidence = max(self.measured), self.answers
+                self.rate, self.evidence = max(self.measured), answers
             elif self.measured:
-                return
+                return True
             else:
-                self.rate, self.evidence = min(self.rate, rate), max(4, self.answers)
-                return
-        self.since, self.answers = self.opens, 0
+                self.rate, self.evidence = min(self.rate, rate), max(4, answers)
+                return False
+        self.since, self.answers, self.refusals = self.opens, 1, 0
+        return bool(self.measured)
 
     def _is_bucket(self) -> bool:
         return self.per_call[1] < 2 * self.per_call[0]
@@ -181,7 +197,8 @@ class Gate:
         """
         with self._changed:
             while (left := self.delay(model)) > 0:
-                if self.stopped and self._clock() < self._opens:
+                closed = self._clock() < self._opens
+                if self.stopped and (closed or LONGEST_PAUSE < left < math.inf):
                     raise Interrupted
                 self._pause(left)
             return self.begin(model)
@@ -195,19 +212,21 @@ class Gate:
         return self._paces.setdefault(model, _Pace(now)).delay(now)
 
     def begin(self, model: str) -> Turn:
+        now = self._clock()
         self._running += 1
-        self._paces[model].begin(self._clock())
-        return Turn(model, self._wave)
+        self._paces[model].begin(now)
+        return Turn(model, self._wave, now)
 
     def answered(self, turn: Turn, headers: Mapping[str, str]) -> None:
         with self._changed:
             self.succeeded, self._failing_since = True, None
             now, pace = self._clock(), self._paces[turn.model]
             pace.end(now, headers)
-            if turn.wave == self._wave:
-                pace.answered(now)
+            fresh = turn.wave == self._wave
+            safe = pace.answered(turn.began, fresh)
+            if fresh:
                 self._running -= 1
-                self._window += 0.5
+                self._window += math.inf if safe else 0.5
                 self._failures, self._last_wait = 0, 0.0
             self._changed.notify_all()
 
@@ -217,10 +236,13 @@ class Gate:
             now = self._clock()
             pace = self._paces[turn.model]
             pace.end(now, failure.headers)
+            fresh = turn.wave == self._wave
+            self._running -= fresh
+            self._changed.notify_all()
             left = self._patience_left(failure, now)
-            if turn.wave != self._wave:  # was under way when the gate closed: nothing new
+            if not fresh:  # was under way when the gate closed: nothing new
+                pace.beside[0] += failure.status == 429
                 return 0.0
-            self._running -= 1
             self._failures += 1
             wait = self._last_wait = min(self._wait(failure), left)
             if failure.told or self._failures > 1:
