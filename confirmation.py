@@ -98,16 +98,14 @@ def outcome(history: History, target: int | None = None) -> Confirmation | None:
         _, survivors = _halving(history, at)
         if len(survivors) > 1 or history.baseline is None:
             continue
-        finals = _finals(history, at)
-        both = [
-            [e for e in finals if normalise(e.prompt) == normalise(standing.prompt)]
-            for standing in (survivors[0], history.baseline)
-        ]
-        enough = _final_passes(history, at)
-        latest = [_inputs(records[-1:]) for records in both]
-        best, plain = ([e for e in records if _inputs([e]) == latest[0]] for records in both)
-        if latest[0] == latest[1] and all(len(_passes_of(r)) >= enough for r in (best, plain)):
-            return _outcome(history, at, survivors[0], best, plain)
+        finals = _records(history, "confirmation", at, "final")
+        for inputs in reversed(dict.fromkeys(frozenset(_inputs([e])) for e in finals)):
+            best, plain = (
+                [e for e in finals if _is_final(e, standing.prompt, inputs)]
+                for standing in (survivors[0], history.baseline)
+            )
+            if all(len(_passes_of(records)) >= FINAL for records in (best, plain)):
+                return _outcome(history, at, survivors[0], best, plain)
     return None
 
 
@@ -120,7 +118,7 @@ def _outcome(
 ) -> Confirmation:
     floor = 0.0 if history.deterministic else (history.noise or 0.0) / 4
     baseline, inputs = plain[-1].prompt, _inputs(best)
-    held_out = inputs != {t.input for t in history.trials(baseline)}
+    held_out = inputs != history.inputs
     mine, theirs = _passes_of(best), _passes_of(plain)
     generalises = held_out and len(inputs) >= SAMPLE
     if generalises:  # what varies from input to input counts too
@@ -134,7 +132,9 @@ def _outcome(
     if normalise(winner.prompt) == normalise(baseline):
         difference = Interval(0.0, 0.0, 0.0, difference.samples)
     equals = [winner.prompt, *_equals(history, target, winner.prompt, floor)]
-    if difference.low > 0:
+    if difference.high < 0:
+        equals = [baseline]
+    elif difference.low > 0:
         equals = [p for p in equals if normalise(p) != normalise(baseline)]
     else:
         equals.append(baseline)
@@ -203,10 +203,15 @@ def _records(history: History, kind: str, target: int, stage: str) -> list[Exper
     ]
 
 
-def _finals(history: History, target: int, inputs: Collection[str] = ()) -> list[Experiment]:
-    """The final records; with `inputs`, those on just these inputs."""
+def _finals(history: History, target: int, held_out: Collection[str]) -> list[Experiment]:
+    """The final records on just these inputs, or where there are none on those of the search."""
+    inputs = set(held_out) or history.inputs
     records = _records(history, "confirmation", target, "final")
-    return [e for e in records if not inputs or _inputs([e]) == set(inputs)]
+    return [e for e in records if _inputs([e]) == inputs]
+
+
+def _is_final(record: Experiment, prompt: str, inputs: Collection[str]) -> bool:
+    return normalise(record.prompt) == normalise(prompt) and _inputs([record]) == inputs
 
 
 def _pooled(records: Iterable[Experiment]) -> dict[str, list[float]]:

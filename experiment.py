@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from client import Client, Usage
-from history import History
+from history import CONTENDERS, History
 from program import Input, Program
 from results import Experiment, Trial
 from scorer import Score, ScoreError, judge_labels, needs_judge, score
@@ -150,12 +150,15 @@ def _best_prompt(experiments: Sequence[Experiment]) -> str | None:
 
 
 def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """The records of the last program that has scores, by the criteria that most were scored by:
-    scores by different criteria cannot be compared."""
+    """The records of the last program that has scores, by the criteria that it had last, or, where
+    hardly any were scored by those, that most had: scores by different ones cannot be compared."""
     programs = [e.program for e in experiments if e.score is not None]
     same = [e for e in experiments if programs and e.program == programs[-1]]
-    criteria = Counter(e.criteria for e in same if e.score is not None).most_common(1)
-    return [e for e in same if e.score is None or e.criteria == criteria[0][0]]
+    scored_by = [e.criteria for e in same if e.score is not None]
+    counts = Counter(scored_by)
+    if scored_by and counts[scored_by[-1]] < CONTENDERS:
+        scored_by.append(counts.most_common(1)[0][0])
+    return [e for e in same if e.score is None or e.criteria == scored_by[-1]]
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:

@@ -177,7 +177,7 @@ class History:
         self.noise_before: dict[int, float] = {}
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: _Tally | None = None
-        self._inputs: set[str] = set()
+        self.inputs: set[str] = set()  # of the search
         self._numbers: set[int] = set()
         self._lowest = 1
         self._leads: Counter[str] = Counter()
@@ -220,9 +220,9 @@ class History:
 
     def _on_search_inputs(self, experiment: Experiment) -> bool:
         inputs = {trial.input for trial in experiment.trials}
-        if not self._inputs:
-            self._inputs = inputs
-        return inputs == self._inputs
+        if not self.inputs:
+            self.inputs = inputs
+        return inputs == self.inputs
 
     def _pool(self, experiment: Experiment) -> None:
         key = normalise(experiment.prompt)

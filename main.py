@@ -24,7 +24,15 @@ from typing import TextIO
 
 try:
     from agent import ProposalError, propose_experiment
-    from client import TEMPERATURES, APIError, Client, FatalAPIError, Interrupted, Usage
+    from client import (
+        TEMPERATURES,
+        APIError,
+        Client,
+        FatalAPIError,
+        Interrupted,
+        Preflight,
+        Usage,
+    )
     from confirmation import Ablation, Step, ablate, next_steps, outcome
     from experiment import (
         AT_ONCE,
@@ -361,7 +369,7 @@ def run_all(
             found = client.preflight(program.baseline, program.question(program.inputs[0]))
         except Interrupted:
             return 128 + interruption.signal
-        refuse_unknown_price(run)
+        refuse_unknown_price(run, found)
         if client.models != configured:  # the default model is gone: another series
             run.history, notices = opened(results, program, client)
         gc.freeze()  # a long history would be looked through for garbage again and again
@@ -409,12 +417,13 @@ def is_complete(run: Run) -> bool:
     return options.no_confirm or not next_steps(history, history.completed, held_out_texts(run))
 
 
-def refuse_unknown_price(run: Run) -> None:
-    for role, model in run.client.models.items():
-        if run.options.max_cost is not None and run.client.price(role) is None:
+def refuse_unknown_price(run: Run, found: Preflight) -> None:
+    for model in found.models:
+        missing = "prices" if model.price is None else "counts of tokens"
+        if run.options.max_cost is not None and not (model.price and model.prompt_tokens):
             raise SettingError(
-                f"--max-cost needs prices, and the server gives none for {model}; "
-                "--max-tokens works without"
+                f"--max-cost needs {missing}, and the server gives none for {model.id}; "
+                "--max-hours works without"
             )
 
 

@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
@@ -153,7 +154,7 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
     from dotenv import dotenv_values
     from dotenv.parser import parse_stream
 
-    if not path.is_file():  # a virtual environment may have that name too
+    if not path.exists() or path.is_dir():  # a virtual environment may have that name too
         return {}
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -162,12 +163,15 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
         raise SettingError(f"{path} cannot be read: {reason}; check its permissions") from error
     except UnicodeError as error:
         raise SettingError(f"{path} cannot be read: save it as UTF-8 ({error})") from error
-    for binding in parse_stream(StringIO(text)):
+    bindings = list(parse_stream(StringIO(text)))
+    names = {binding.key for binding in bindings} | set(os.environ)
+    for binding in bindings:
         if binding.error:
-            line = binding.original.line
+            before = binding.original.string
+            line = binding.original.line + before[: len(before) - len(before.lstrip())].count("\n")
             raise SettingError(f"{path}, line {line}: not NAME=value; a '#' begins a comment")
-        near = difflib.get_close_matches(binding.key or "", SETTINGS, n=1, cutoff=0.8)
-        if near and binding.key not in SETTINGS:
+        near = difflib.get_close_matches(binding.key or "", SETTINGS, n=1, cutoff=0.85)
+        if near and not {binding.key, near[0]} & (names & set(SETTINGS)):
             raise SettingError(f"{path}: {binding.key} is no setting; did you mean {near[0]}?")
     return dotenv_values(stream=StringIO(text))
 
@@ -188,7 +192,7 @@ def _number(given: Mapping[str, str], name: str, default: float, low: float, hig
 
 
 def _max_tokens(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000_000:
+    if not re.fullmatch("0*[1-9][0-9]{0,7}", text):
         raise SettingError(f"NEBIUS_MAX_TOKENS is {text!r}; it takes a whole number, such as 4096")
     return int(text)
 

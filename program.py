@@ -24,7 +24,7 @@ ITEM = re.compile(r"(\s*)(?:[-*+]|\d+[.)])(?:\s+|$)(.*)")
 CODE = re.compile(r"(`+).*?\1", re.DOTALL)
 ARROW = re.compile(r"(?:^|(?<=\s))=>(?=\s|$)")
 CRITERION = re.compile(r"([\w-]+)\s*(?:\((.*?)\)\s*)?:\s*(.*)", re.DOTALL)
-BRACED = re.compile(r"\{\s*(\w+)\s*\}")
+BRACED = re.compile(r"(?<!\{)\{\s*(\w+)\s*\}(?!\})")
 WEIGHT = re.compile(r"weight\s*[=:]?\s*(.*)", re.IGNORECASE)
 PLACEHOLDER = re.compile(r"\{(input|expected)\}")
 
@@ -455,11 +455,9 @@ def check_whole(program: Program, path: str, sections: dict[str, Section]) -> No
     if "Inputs" not in sections and ("{input}" in program.task or program.held_out):
         raise ProgramError(f"{where}: this task needs inputs; list them under '## Inputs'")
     for found in BRACED.finditer(program.task):
-        near = difflib.get_close_matches(found[1].lower(), ("input", "expected"), 1, cutoff=0.8)
-        if near and found[0] not in ("{input}", "{expected}"):
-            raise ProgramError(
-                f"{where}: {found[0]} is no placeholder; did you mean {{{near[0]}}}?"
-            )
+        word = found[1].lower().removesuffix("s")
+        if word in ("input", "expected") and f"{{{word}}}" not in program.task:
+            raise ProgramError(f"{where}: {found[0]} is no placeholder; did you mean {{{word}}}?")
     unanswered = [i.text for i in program.inputs + program.held_out if i.expected is None]
     for criterion in program.criteria:
         if "{expected}" in criterion.argument and "Inputs" not in sections:

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
@@ -587,11 +588,19 @@ class Results:
         """
         before = self.experiments
         self._load()
-        there = {_identity(experiment) for experiment in self.experiments}
-        lost = [each for each in before if _identity(each) not in there]
-        for experiment in lost:
-            self._write(self._checked(experiment))
-            self.experiments.append(experiment)
+        there = Counter(map(_identity, self.experiments))
+        lost = []
+        for each in before:
+            there[_identity(each)] -= 1
+            if there[_identity(each)] < 0:
+                lost.append(each)
+        try:
+            for experiment in lost:
+                self._write(self._checked(experiment))
+                self.experiments.append(experiment)
+        except ResultsError:
+            self.experiments, self._left = before, None  # what is missing is put back next time
+            raise
         self.notices.append(
             f"{self._path} was changed by another program; it was read again"
             + (f" and {len(lost)} experiments that it lacked were put back" if lost else "")
@@ -623,7 +632,7 @@ class Results:
 
 def _identity(experiment: Experiment) -> tuple[object, ...]:
     e = experiment
-    return e.iteration, e.kind, e.timestamp, e.prompt, e.response
+    return e.iteration, e.kind, e.strategy, e.timestamp, e.prompt, e.response
 
 
 def _overwrite(file: BinaryIO, offset: int, data: bytes) -> None:

@@ -266,10 +266,23 @@ def test_other_held_out_inputs_later_are_measured_anew() -> None:
 def test_winner_and_baseline_are_never_compared_on_different_inputs() -> None:
     history = searched(9)
     confirmed(history)
+    before = outcome(history)
     history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))
-    assert outcome(history) is None
+    assert before is not None and outcome(history) == before
     history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))
-    assert outcome(history) is not None
+    found = outcome(history)
+    assert found is not None and found.held_out
+
+
+def test_held_out_inputs_that_came_and_went_leave_the_confirmation_whole() -> None:
+    history = searched(9)
+    while next_steps(history, TARGET, HELD_OUT)[0].stage != "final":
+        history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))
+    history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))  # one of two
+    confirmed(history)
+    found = outcome(history)
+    assert found is not None and not found.held_out
+    assert found.winner_score.samples == FINAL
 
 
 def test_a_baseline_that_wins_is_no_improvement() -> None:
@@ -297,6 +310,21 @@ def test_a_winner_shown_to_be_worse_than_the_baseline_is_not_the_best() -> None:
     found = outcome(history)
     assert found is not None and found.difference.high < 0 and not found.improved
     assert (found.winner != "base", found.best, found.shortest) == (True, "base", "base")
+
+
+def test_a_worse_winner_is_not_the_shortest_either() -> None:
+    long = "the baseline, which is of some length"
+    history = History(
+        replace(e, prompt=long) if e.prompt == "base" else e for e in searched(9).experiments
+    )
+    confirmed(
+        history,
+        lambda s: [
+            4.0 + i % 2 - 3 * (s.stage == "final" and s.prompt != long) for i in range(s.passes)
+        ],
+    )
+    found = outcome(history)
+    assert found is not None and found.best == found.shortest == long
 
 
 def test_a_beaten_baseline_is_never_named_as_the_shortest() -> None:

@@ -680,6 +680,12 @@ def test_an_env_file_that_is_not_utf_8_is_one_clear_line(command):
     assert error.count("\n") == 1
 
 
+def test_other_names_in_the_env_file_are_nobodys_business(command):
+    Path(".env").write_text("NEBIUS_API_KEY_OLD=x\nNEBIUS_MODEL_2=y\nexport EDITOR=vi\n")
+    with Simulator() as server:
+        command("--iterations", "1", "--no-confirm", server=server)
+
+
 def test_a_server_that_is_not_there_is_told_soon(command, monkeypatch):
     monkeypatch.setattr("pace.SETUP_PATIENCE", 0.2)
     monkeypatch.setenv("NEBIUS_BASE_URL", "http://127.0.0.1:9/v1")
@@ -749,11 +755,12 @@ def test_what_a_server_says_reaches_the_terminal_without_commands(command, monke
     "line, said",
     [
         ("NEBIUS_MODLE=x", ".env: NEBIUS_MODLE is no setting; did you mean NEBIUS_MODEL?"),
-        ("what is this", ".env, line 2: not NAME=value; a '#' begins a comment"),
+        ("what is this", ".env, line 3: not NAME=value; a '#' begins a comment"),
     ],
 )
-def test_a_slip_in_the_env_file_is_one_clear_line(command, line, said):
-    Path(".env").write_text(f"# mine\n{line}\n")
+def test_a_slip_in_the_env_file_is_one_clear_line(command, monkeypatch, line, said):
+    monkeypatch.delenv("NEBIUS_MODEL")
+    Path(".env").write_text(f"# mine\n\n{line}\n")
     assert command(code=1).err == f"error: {said}\n"
 
 

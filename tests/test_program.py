@@ -251,6 +251,11 @@ def test_says_what_is_wrong_and_where(read, text, message):
         read(text)
 
 
+@pytest.mark.parametrize("task", ["Fill {{ input }}.", "An {unexpected} one.", 'Give {"key": 1}.'])
+def test_other_braces_are_left_alone(read, task):
+    assert read(minimal(task=task)).task == task
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "1e999", "two", "", "1e-300"])
 def test_a_weight_is_a_positive_number(read, weight):
     with pytest.raises(ProgramError, match="program.md:6: expected a positive number"):

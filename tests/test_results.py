@@ -238,6 +238,39 @@ def test_a_checkout_of_the_empty_file_in_mid_run_loses_no_night_before(path: Pat
         assert load(path) == [FIRST, SECOND] == results.experiments
 
 
+def test_what_could_not_be_put_back_is_put_back_the_next_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Results._write
+    with Results(path) as results:
+        for number in range(1, 5):
+            results.append(replace(FIRST, iteration=number))
+        path.write_text("[]\n")
+        room = iter((True, False))
+
+        def full(self: Results, record: bytes) -> None:
+            if not next(room):
+                raise ResultsError("no room")
+            write(self, record)
+
+        monkeypatch.setattr(Results, "_write", full)
+        with pytest.raises(ResultsError, match="no room"):
+            results.append(replace(FIRST, iteration=5))
+        monkeypatch.undo()
+        results.append(replace(FIRST, iteration=6))
+    assert [e.iteration for e in load(path)] == [1, 2, 3, 4, 6]
+
+
+def test_equal_parts_of_one_measurement_are_all_put_back(path: Path) -> None:
+    part = replace(FIRST, kind="confirmation", strategy="final")
+    with Results(path) as results:
+        for each in (part, part, replace(part, strategy="round 1")):
+            results.append(each)
+        path.write_text("[]\n")
+        results.append(SECOND)
+    assert [e.strategy for e in load(path)][:3] == ["final", "final", "round 1"]
+
+
 # ---- torn tails
 
 
