@@ -57,7 +57,7 @@ try:
     from scorer import ScoreError, check_criteria
 except ModuleNotFoundError as missing:
     sys.exit(
-        f"error: {missing.name} is not installed here: see Install in README.md, "
+        f"error: {missing.name} is not installed here: see 'Try it' in README.md, "
         "or run .venv/bin/python instead of python"
     )
 except KeyboardInterrupt:

@@ -781,6 +781,13 @@ def test_a_slip_in_the_env_file_is_one_clear_line(command, monkeypatch, line, sa
     assert command(code=1).err == f"error: {said}\n"
 
 
+def test_a_python_without_the_requirements_is_told_in_one_line():
+    command = [sys.executable, "-S", "-E", main.__file__, "--help"]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+    assert "is not installed here: see 'Try it' in README.md" in ended.stderr
+
+
 def test_the_help_stands_without_a_program(command):
     Path("program.md").unlink()
     assert "usage: python main.py" in command("--help").out
