@@ -169,10 +169,6 @@ class Client:
         self._defaulted = set()  # from now on another model would mix two series
         return Preflight(checks, problems)
 
-    def price(self, role: str) -> tuple[float, float] | None:
-        """USD per prompt and per completion token; None when the server did not tell."""
-        return _price(self._catalogue.get(self.models[role], {}))
-
     def stop(self) -> None:
         """Ends every wait with Interrupted; calls under way go on. Takes no lock: signal-safe."""
         self._gate.stopped = True

@@ -98,10 +98,11 @@ def outcome(history: History, target: int | None = None) -> Confirmation | None:
         _, survivors = _halving(history, at)
         if len(survivors) > 1 or history.baseline is None:
             continue
-        finals = _records(history, "confirmation", at, "final")
-        for inputs in reversed(dict.fromkeys(frozenset(_inputs([e])) for e in finals)):
+        every = _records(history, "confirmation", at, "final")
+        for inputs in reversed(dict.fromkeys(frozenset(_inputs([e])) for e in every)):
+            finals = _finals(history, at, inputs)
             best, plain = (
-                [e for e in finals if _is_final(e, standing.prompt, inputs)]
+                [e for e in finals if normalise(e.prompt) == normalise(standing.prompt)]
                 for standing in (survivors[0], history.baseline)
             )
             if all(len(_passes_of(records)) >= FINAL for records in (best, plain)):
@@ -208,10 +209,6 @@ def _finals(history: History, target: int, held_out: Collection[str]) -> list[Ex
     inputs = set(held_out) or history.inputs
     records = _records(history, "confirmation", target, "final")
     return [e for e in records if _inputs([e]) == inputs]
-
-
-def _is_final(record: Experiment, prompt: str, inputs: Collection[str]) -> bool:
-    return normalise(record.prompt) == normalise(prompt) and _inputs([record]) == inputs
 
 
 def _pooled(records: Iterable[Experiment]) -> dict[str, list[float]]:

@@ -152,13 +152,15 @@ def _best_prompt(experiments: Sequence[Experiment]) -> str | None:
 def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
     """The records of the last program that has scores, by the criteria that it had last, or, where
     hardly any were scored by those, that most had: scores by different ones cannot be compared."""
-    programs = [e.program for e in experiments if e.score is not None]
-    same = [e for e in experiments if programs and e.program == programs[-1]]
-    scored_by = [e.criteria for e in same if e.score is not None]
-    counts = Counter(scored_by)
-    if scored_by and counts[scored_by[-1]] < CONTENDERS:
-        scored_by.append(counts.most_common(1)[0][0])
-    return [e for e in same if e.score is None or e.criteria == scored_by[-1]]
+    done = [e for e in experiments if e.score is not None]
+    if not done:
+        return []
+    program, criteria = done[-1].program, done[-1].criteria
+    counts = Counter(e.criteria for e in done if e.program == program)
+    if counts[criteria] < CONTENDERS:
+        criteria = counts.most_common(1)[0][0]
+    same = (e for e in experiments if e.program == program)
+    return [e for e in same if e.score is None or e.criteria == criteria]
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:

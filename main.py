@@ -53,7 +53,7 @@ try:
     from page import write_page
     from program import Program, ProgramError, load_program
     from report import Display, visible
-    from results import Experiment, Results, ResultsError, Trial, load
+    from results import Experiment, Results, ResultsError, Trial, load, reason
     from scorer import ScoreError, check_criteria
 except ModuleNotFoundError as missing:
     sys.exit(
@@ -65,7 +65,8 @@ except KeyboardInterrupt:
 
 FAILURES = 5  # failed experiments in a row that end the run
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
-PAGE_SHARE = 50
+FIRST_PAGE = 2.0  # seconds without a page: what one costs is not known yet
+PAGE_SHARE = 50  # a page's cost is at most so small a part of the time since the one before
 SEED = 1  # of the demo
 SIMULATED = "simulated/model"  # as the simulator lists it
 SPOILS_ONE = (APIError, ProposalError, ScoreError)
@@ -96,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         what = error.filename or "what this command prints"
-        reason = (error.strerror or str(error)).lower()
-        print(f"error: {what} cannot be written: {reason}", file=sys.stderr)
+        print(f"error: {what} cannot be written: {reason(error)}", file=sys.stderr)
         return 1
 
 
@@ -128,9 +128,8 @@ def demo(options: argparse.Namespace, program: Program) -> int:
     try:
         options.results.unlink(missing_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise ResultsError(
-            f"{options.results} of an earlier demo cannot be removed: {reason}; "
+            f"{options.results} of an earlier demo cannot be removed: {reason(error)}; "
             "run the demo in a folder that you can write to"
         ) from error
     print(DEMO)
@@ -154,9 +153,7 @@ class Run:
     interruption: Interruption
     at_once: int = AT_ONCE
     started: float = field(default_factory=time.monotonic)
-    next_page: float = field(
-        default_factory=lambda: time.monotonic() + 2
-    )  # its cost is unknown yet
+    next_page: float = field(default_factory=lambda: time.monotonic() + FIRST_PAGE)
     failures: int = 0
     fatal: Exception | None = None
 
@@ -472,8 +469,7 @@ def warning(display: Display, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        display.wait(f"warning: {path} was not written: {reason}")
+        display.wait(f"warning: {path} was not written: {reason(error)}")
 
 
 def beside(results: Path, name: str) -> Path:
@@ -535,8 +531,9 @@ def show_report(options: argparse.Namespace) -> int:
             simulated=simulated,
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ResultsError(f"{path} was not written: {reason}; make its folder writable") from error
+        raise ResultsError(
+            f"{path} was not written: {reason(error)}; make its folder writable"
+        ) from error
     display.say(f"wrote {path}")
     return 0
 

@@ -171,7 +171,7 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
             line = binding.original.line + before[: len(before) - len(before.lstrip())].count("\n")
             raise SettingError(f"{path}, line {line}: not NAME=value; a '#' begins a comment")
         near = difflib.get_close_matches(binding.key or "", SETTINGS, n=1, cutoff=0.85)
-        if near and not {binding.key, near[0]} & (names & set(SETTINGS)):
+        if near and binding.key not in SETTINGS and near[0] not in names:
             raise SettingError(f"{path}: {binding.key} is no setting; did you mean {near[0]}?")
     return dotenv_values(stream=StringIO(text))
 

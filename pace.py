@@ -24,7 +24,7 @@ POLL_SECONDS = 0.25  # how late a waiting call may notice stop()
 
 @dataclass(frozen=True)
 class Turn:
-    """A call under way: the model it asks, and how often the gate had closed when it began."""
+    """A call under way: the model it asks, how often the gate had closed before, and its start."""
 
     model: str
     wave: int

@@ -110,11 +110,9 @@ def grounds(found: Confirmation) -> str:
     """What the confirmed scores rest on, and so what their intervals hold for."""
     if found.inputs == 1 and not found.held_out:
         return "fresh: no choice was made on them"
-    inputs = (
-        f"{count(found.inputs, 'held-out input')}"
-        if found.held_out
-        else (f"the {count(found.inputs, 'input')} of the search")
-    )
+    inputs = f"the {count(found.inputs, 'input')} of the search"
+    if found.held_out:
+        inputs = count(found.inputs, "held-out input")
     whom = "others of their kind" if found.generalises else "just these inputs"
     return f"fresh, on {inputs}: no choice was made on them; the intervals hold for {whom}"
 
@@ -137,10 +135,8 @@ def confirmed_rows(found: Confirmation) -> Iterator[Row]:
     for label, score in ("winner", found.winner_score), ("baseline", found.baseline_score):
         yield label, f"{score.mean:.2f} (95 % interval {interval(score)}), {score.samples} samples"
     yield "samples", grounds(found)
-    yield (
-        "believed",
-        f"{found.believed:.2f}: what the search took the winner for, before these samples",
-    )
+    believed = "what the search took the winner for, before these samples"
+    yield "believed", f"{found.believed:.2f}: {believed}"
     yield "prompt", found.best or "(empty)"
     if (short := shortest(found)) is not None:
         length = f"{len(short):,} characters instead of {len(found.best):,}"
@@ -393,12 +389,12 @@ class Display:
         if took_lead is not None:
             parts.append((f"  takes the lead at {took_lead:.2f}", GREEN))
         told = f"({', '.join(facts)})" * bool(facts)
-        narrow = self.console is not None and self.console.width < sum(
-            len(text) for text, _ in [*parts, (told, "")]
-        )
-        self._line(*parts, ("" if narrow else f"  {told}" * bool(told), "dim"))
-        if narrow and told:
+        length = sum(len(text) for text, _ in parts) + len(told)
+        if told and self.console is not None and length > self.console.width:
+            self._line(*parts)
             self._line((" " * INDENT + told, "dim"))
+        else:
+            self._line(*parts, (f"  {told}" * bool(told), "dim"))
         for label, text in ("thought", e.thought), ("prompt", e.prompt), ("response", e.response):
             if label == "prompt" or (text and (self.verbose or label != "thought")):
                 self._field(label, text or "(empty)", whole=self.verbose)

@@ -431,14 +431,19 @@ def _laid_out(scan: _Scan) -> Iterator[bytes]:
     yield b"\n]\n" if scan.count else b"[]\n"
 
 
+def reason(error: OSError) -> str:
+    """What the system says, in the words of our own errors."""
+    return (error.strerror or str(error)).lower()
+
+
 @contextmanager
 def _explained(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise ResultsError(
-            f"cannot {doing} {path}: {reason}; check the path, its permissions and the room on disk"
+            f"cannot {doing} {path}: {reason(error)}; "
+            "check the path, its permissions and the room on disk"
         ) from error
 
 
@@ -623,7 +628,7 @@ class Results:
 
     def _failed(self, error: OSError, room: int, restored: bool) -> ResultsError:
         return ResultsError(
-            f"cannot record an experiment in {self._path}: {(error.strerror or str(error)).lower()}"
+            f"cannot record an experiment in {self._path}: {reason(error)}"
             f"; make room for at least {room} bytes and start again: "
             f"all {len(self.experiments)} earlier experiments are safe"
             + ("" if restored else ", and the torn end of the file will be mended then")

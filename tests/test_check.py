@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from check import expected_calls, stress
+from check import expected_calls, stress, warnings
 from program import Input, load_program
 from tests.test_scorer import SHIPPED, program
 
@@ -19,6 +19,9 @@ def test_warns_of_tricks_that_pay():
     assert "add 'words: 20+'" in tricks["the keywords as a list"].remedy
     assert tricks["a refusal"].score == 0 and not tricks["a refusal"].remedy
     assert "add 'judge: " in tricks["the keywords in lorem ipsum"].remedy
+    lines = warnings(tricks.values())
+    assert any("'the keywords in lorem ipsum' scores 10.0: add 'judge: " in line for line in lines)
+    assert len(lines) == len({trick.remedy for trick in tricks.values()} - {""})
 
 
 def test_tricks_fit_the_bands():

@@ -227,7 +227,6 @@ def test_preflight_asks_each_model_once_and_reads_the_list(http: responses.Reque
     assert (first.prompt_tokens, first.completion_tokens) == (7, 5)
     assert (second.id, second.price, second.context_length) == ("j", None, None)
     assert result.problems == ["the server names no price for j"]
-    assert client.price("agent") == (2e-7, 6e-7) and client.price("judge") is None
     assert client.total.cost is None
     assert http.calls[0].request.url == MODELS + "?verbose=true"
     spent = Usage()
@@ -245,9 +244,9 @@ def test_a_server_without_a_list_of_models_is_no_obstacle(
     http.add(responses.GET, MODELS, **reply)
     http.post(CHAT, json=answer())
     client = make()
-    problems = client.preflight().problems
-    assert len(problems) == 1 and problems[0].startswith("no prices and limits: ")
-    assert client.price("task") is None and client.total.cost is None
+    found = client.preflight()
+    assert len(found.problems) == 1 and found.problems[0].startswith("no prices and limits: ")
+    assert found.models[0].price is None and client.total.cost is None
 
 
 def test_preflight_reports_a_model_that_only_thinks_and_goes_on(
