@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from autoresearch.files.program import Program
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.search.history import CONTENDERS, History, Standing, normalise
 from client import Client, Usage
-from history import CONTENDERS, History, Standing, normalise
-from program import Program
-from results import Experiment, Trial
 
 TRIES = 3  # replies asked for until one holds a prompt
 BUDGET = 16_000  # characters of one message to the agent

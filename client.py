@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pace import Gate
-from wire import (
+from autoresearch.api.exchange import (
     BASE_URL,
     APIError,
     Completion,
@@ -31,6 +30,7 @@ from wire import (
     read_number,
     read_whole,
 )
+from autoresearch.api.pace import Gate
 
 __all__ = [
     "BASE_URL",

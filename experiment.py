@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TypeVar
 
+from autoresearch.files.program import Input, Program
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.search.history import CONTENDERS, History
 from client import Client, Usage
-from history import CONTENDERS, History
-from program import Input, Program
-from results import Experiment, Trial
 from scorer import Score, ScoreError, judge_labels, needs_judge, score
 
 AT_ONCE = 8  # calls side by side within one experiment

@@ -24,6 +24,19 @@ from typing import TextIO
 
 try:
     from agent import ProposalError, propose_experiment
+    from autoresearch.files.program import Program, ProgramError, load_program
+    from autoresearch.files.results import Experiment, Results, ResultsError, Trial, load, reason
+    from autoresearch.options import (
+        SettingError,
+        client_from_environment,
+        environment,
+        parse_arguments,
+        task_temperature,
+    )
+    from autoresearch.report.page import write_page
+    from autoresearch.report.terminal import Display, visible
+    from autoresearch.search.confirmation import Ablation, Step, ablate, next_steps, outcome
+    from autoresearch.search.history import PASSES, History, normalise
     from client import (
         TEMPERATURES,
         APIError,
@@ -33,7 +46,6 @@ try:
         Preflight,
         Usage,
     )
-    from confirmation import Ablation, Step, ablate, next_steps, outcome
     from experiment import (
         AT_ONCE,
         latest_series,
@@ -42,18 +54,6 @@ try:
         score_responses,
         scored,
     )
-    from history import PASSES, History, normalise
-    from options import (
-        SettingError,
-        client_from_environment,
-        environment,
-        parse_arguments,
-        task_temperature,
-    )
-    from page import write_page
-    from program import Program, ProgramError, load_program
-    from report import Display, visible
-    from results import Experiment, Results, ResultsError, Trial, load, reason
     from scorer import ScoreError, check_criteria
 except ModuleNotFoundError as missing:
     sys.exit(
@@ -115,7 +115,7 @@ def command(options: argparse.Namespace) -> int:
         return demo(options, program)
     client = client_from_environment(options)
     if options.check:
-        from check import rehearse
+        from autoresearch.check import rehearse
 
         return rehearse(program, client, options)
     return run_all(options, program, client)
@@ -123,7 +123,7 @@ def command(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace, program: Program) -> int:
     """The whole loop over HTTP against the simulator, in a results file begun afresh."""
-    from simulator import Simulator
+    from autoresearch.simulator.server import Simulator
 
     try:
         options.results.unlink(missing_ok=True)

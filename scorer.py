@@ -16,8 +16,7 @@ from typing import Any
 
 import regex
 
-from client import Client, Usage
-from program import (
+from autoresearch.files.program import (
     Criterion,
     Input,
     Program,
@@ -28,6 +27,7 @@ from program import (
     unfenced,
     unknown,
 )
+from client import Client, Usage
 
 MATCH_SECONDS = 0.5  # what one search of a `matches` pattern may take
 

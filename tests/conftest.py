@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import responses
 
-import pace
+from autoresearch.api import pace
+from autoresearch.api.exchange import Interrupted
 from tests.servers import (
     Server,
     Waits,
 )
-from wire import Interrupted
 
 
 @pytest.fixture(autouse=True)

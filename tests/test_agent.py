@@ -22,10 +22,10 @@ from agent import (
     parse_proposal,
     propose_experiment,
 )
+from autoresearch.files.program import Criterion, Input, Program
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.search.history import CYCLE, History
 from client import Completion, Usage
-from history import CYCLE, History
-from program import Criterion, Input, Program
-from results import Experiment, Trial
 
 PROGRAM = Program(
     goal="Explain well.",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import responses
 
-import pace
+from autoresearch.api import pace
 from client import DEFAULT_MODEL, FALLBACK_MODEL, APIError, FatalAPIError, Usage
 from tests.servers import (
     BASE,

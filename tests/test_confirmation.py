@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from confirmation import (
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.search.confirmation import (
     ABLATION,
     FINAL,
     FINAL_MOST,
@@ -27,8 +28,7 @@ from confirmation import (
     outcome,
     split_sentences,
 )
-from history import History
-from results import Experiment, Trial
+from autoresearch.search.history import History
 
 TARGET = 10
 HELD_OUT = ["unseen", "unheard"]

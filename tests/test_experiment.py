@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import scorer
+from autoresearch.files.program import Criterion, Input, Program
+from autoresearch.files.results import Experiment, Results, Trial, load
+from autoresearch.search.confirmation import next_steps
 from client import APIError, Completion, Usage
-from confirmation import next_steps
 from experiment import (
     NEW_SERIES,
     open_history,
@@ -22,8 +24,6 @@ from experiment import (
     score_responses,
     scored,
 )
-from program import Criterion, Input, Program
-from results import Experiment, Results, Trial, load
 from scorer import ScoreError, score
 
 MODELS = {"agent": "a", "task": "t", "judge": "j"}

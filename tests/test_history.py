@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 from scipy import stats
 
-from confirmation import next_steps
-from history import (
+from autoresearch.files.results import Experiment, Results, Trial, load
+from autoresearch.search.confirmation import next_steps
+from autoresearch.search.history import (
     CYCLE,
     EDITS,
     NEAR,
@@ -31,8 +32,7 @@ from history import (
     History,
     normalise,
 )
-from intervals import welch
-from results import Experiment, Results, Trial, load
+from autoresearch.search.intervals import welch
 
 
 def tried(

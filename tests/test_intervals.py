@@ -8,7 +8,7 @@ import random
 import pytest
 from scipy import stats
 
-from intervals import Interval, mean_interval, t_quantile, welch
+from autoresearch.search.intervals import Interval, mean_interval, t_quantile, welch
 
 FREEDOMS = [1, 1.5, 2, 2.7, 3, 7, 14, 29.4, 100, 1000, 12345.6, 1e6]
 

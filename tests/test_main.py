@@ -26,15 +26,15 @@ from random import Random
 import pytest
 
 import main
+from autoresearch.files.program import load_program
+from autoresearch.files.results import Experiment, Results, load
+from autoresearch.options import parse_arguments
+from autoresearch.report.terminal import Display
+from autoresearch.search.history import History
+from autoresearch.simulator.server import LANDSCAPES, Reply, Request, Simulator
 from client import APIError
 from experiment import open_history
-from history import History
-from options import parse_arguments
-from program import load_program
-from report import Display
-from results import Experiment, Results, load
-from simulator import LANDSCAPES, Reply, Request, Simulator
-from tests.benchmark_search import WorldClient
+from tests.benchmarks.search import WorldClient
 from tests.test_scorer import SHIPPED
 
 KILLS = int(os.environ.get("KILLS", "25"))
@@ -95,7 +95,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def brief_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pace.BACKOFF_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr("autoresearch.api.pace.BACKOFF_SECONDS", (0.001, 0.002))
 
 
 @pytest.fixture
@@ -703,7 +703,7 @@ def test_other_names_in_the_env_file_are_nobodys_business(command):
 
 
 def test_a_server_that_is_not_there_is_told_soon(command, monkeypatch):
-    monkeypatch.setattr("pace.SETUP_PATIENCE", 0.2)
+    monkeypatch.setattr("autoresearch.api.pace.SETUP_PATIENCE", 0.2)
     monkeypatch.setenv("NEBIUS_BASE_URL", "http://127.0.0.1:9/v1")
     *_, error = command(code=1).err.splitlines()
     assert error.startswith("error: no connection to 127.0.0.1:9: ")

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import responses
 
-import pace
+from autoresearch.api import pace
+from autoresearch.api.exchange import MayPass
 from client import APIError, FatalAPIError, Interrupted
 from tests.servers import (
     CHAT,
@@ -32,7 +33,6 @@ from tests.servers import (
     make,
     whole,
 )
-from wire import MayPass
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-import page as module
-from history import History
-from page import differences, write_page
-from results import Experiment, Trial
-from tests.benchmark_page import chromium, night, no_browser, open_page, requests_made
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.report import page as module
+from autoresearch.report.page import differences, write_page
+from autoresearch.search.history import History
+from tests.benchmarks.page import chromium, night, no_browser, open_page, requests_made
 
 EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'><!-- "
 

@@ -12,7 +12,7 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from program import Input, Program, ProgramError, fill, load_program
+from autoresearch.files.program import Input, Program, ProgramError, fill, load_program
 
 WHOLE = """\
 # Goal

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results import Experiment, Results, ResultsError, Trial, load
+from autoresearch.files.results import Experiment, Results, ResultsError, Trial, load
 
 ROOT = Path(__file__).parent.parent
 TRIAL = Trial("Où ?", 'said "so"\n\tтак 🙂', 7.5, {"words: 60-120": 0.75}, "too long")
@@ -507,7 +507,7 @@ def test_a_folder_or_file_that_cannot_be_written_is_refused_at_once(path: Path) 
 FILL = """
 import resource, sys
 from pathlib import Path
-from results import Experiment, Results, ResultsError
+from autoresearch.files.results import Experiment, Results, ResultsError
 path = Path(sys.argv[1])
 with Results(path) as results:
     if len(sys.argv) > 2:
@@ -565,7 +565,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from results import Experiment, Results
+from autoresearch.files.results import Experiment, Results
 results = Results(Path(sys.argv[1]))
 results.append(Experiment(1))
 print("held", flush=True)

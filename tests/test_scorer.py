@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import scorer
-from program import Criterion, Input, Program, ProgramError, load_program
+from autoresearch.files.program import Criterion, Input, Program, ProgramError, load_program
 from scorer import (
     JUDGE_AGAIN,
     Kind,

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import requests
 
-import simulator
-from simulator import LANDSCAPES, LEVERS, MODEL, Simulator, World, read_history
+from autoresearch.simulator import server as simulator
+from autoresearch.simulator.server import LANDSCAPES, LEVERS, MODEL, Simulator, World, read_history
 
 QUESTION = "Explain tidal power. Respond in under 120 words."
 AGENT = "Reply in this form:\n\nTHOUGHT: why\nPROMPT: the prompt"
@@ -56,13 +56,13 @@ def test_another_process_says_the_same() -> None:
     message = CRITERIA + shown((8.0, "Mention moon. Be brief. Stay factual. Cover: dam; turbine."))
     asked = [AGENT, f"{message}\n# Now\nSimplify the leader."]
     script = (
-        "import sys, simulator; world = simulator.World()\n"
+        "import sys; from autoresearch.simulator.server import World; world = World()\n"
         "print([world.complete(*sys.argv[1:]) for _ in range(30)])"
     )
 
     def told(hash_seed: str) -> str:
         command = [sys.executable, "-c", script, *asked]
-        folder = Path(simulator.__file__).parent
+        folder = Path(__file__).parents[1]
         variables = {**os.environ, "PYTHONHASHSEED": hash_seed}
         return subprocess.run(
             command, cwd=folder, env=variables, capture_output=True, text=True, check=True

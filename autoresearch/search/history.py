@@ -20,8 +20,8 @@ from threading import RLock
 
 from rapidfuzz import fuzz, process
 
-from intervals import Interval, welch
-from results import Experiment, Trial
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.search.intervals import Interval, welch
 
 PASSES = 4  # passes that a prompt can earn by racing
 PLATEAU = 15  # proposals without a new leader

@@ -17,6 +17,7 @@ import pytest
 import requests
 import responses
 
+from autoresearch.api.exchange import read_number
 from client import BASE_URL, APIError, Client, FatalAPIError
 from tests.servers import (
     BASE,
@@ -32,7 +33,6 @@ from tests.servers import (
     reset,
     whole,
 )
-from wire import read_number
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from confirmation import Ablation, Confirmation, outcome
-from history import History, Standing
-from intervals import Interval
-from results import Experiment
+from autoresearch.files.results import Experiment
+from autoresearch.search.confirmation import Ablation, Confirmation, outcome
+from autoresearch.search.history import History, Standing
+from autoresearch.search.intervals import Interval
 
 if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""What a person sees on the terminal and in a log: `pytest tests/test_report.py`."""
+"""What a person sees on the terminal and in a log: `pytest tests/test_terminal.py`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from types import SimpleNamespace
 
 import pytest
 
-import report
-from confirmation import Ablation, next_steps
-from history import History
-from intervals import Interval
-from page import fair_cap
-from report import Display, duration, excerpt, money, summary, visible
-from results import Experiment, Trial
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.report import terminal as report
+from autoresearch.report.page import fair_cap
+from autoresearch.report.terminal import Display, duration, excerpt, money, summary, visible
+from autoresearch.search.confirmation import Ablation, next_steps
+from autoresearch.search.history import History
+from autoresearch.search.intervals import Interval
 
-ROOT = Path(report.__file__).parent
+ROOT = Path(__file__).parents[1]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
@@ -290,7 +290,9 @@ def test_no_field_of_an_experiment_reaches_the_terminal_raw(
 
 def run_on(encoding: str) -> str:
     code = (
-        "from report import Display; from results import Experiment; from history import History\n"
+        "from autoresearch.report.terminal import Display\n"
+        "from autoresearch.files.results import Experiment\n"
+        "from autoresearch.search.history import History\n"
         "e = Experiment(1, prompt='日本語 \\ud800', response='±👩', score=5.0)\n"
         "Display(target=9).iteration(e, History(), False)"
     )
@@ -309,9 +311,9 @@ def test_an_output_that_is_not_utf8_does_not_end_the_run() -> None:
 
 SCRIPT = """
 import sys
-from history import History
-from report import Display
-from results import Experiment
+from autoresearch.search.history import History
+from autoresearch.report.terminal import Display
+from autoresearch.files.results import Experiment
 nasty = "[bold]no markup[/] \\x1b[31m " + "日本語の長い文章 👩‍👩‍👧 :smile: " * 30
 history = History()
 with Display(target=9) as display:

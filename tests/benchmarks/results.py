@@ -1,6 +1,6 @@
 """What loading and appending cost at 10 and at 100,000 records of 2 kB.
 
-python -m tests.benchmark_results [records]
+python -m tests.benchmarks.results [records]
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from results import Experiment, Results, Trial
+from autoresearch.files.results import Experiment, Results, Trial
 
 APPENDS = 300  # to each file, in turn
 TEXTS = {
@@ -27,7 +27,7 @@ TEXTS = {
 LOAD = """
 import resource, sys, time
 from pathlib import Path
-from results import load
+from autoresearch.files.results import load
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start, busy = time.perf_counter(), time.process_time()
 count = len(load(Path(sys.argv[1])))
@@ -65,7 +65,7 @@ def write_file(path: Path, records: int, text: str) -> None:
 
 def time_load(path: Path, name: str) -> None:
     command = [sys.executable, "-c", LOAD, str(path.resolve())]
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     outputs = [subprocess.check_output(command, cwd=root, text=True) for _ in range(3)]
     runs = [[float(figure) for figure in output.split()] for output in outputs]
     count, seconds, busy, peak = min(runs, key=lambda run: run[1])

@@ -16,11 +16,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confirmation import Confirmation, outcome
-from history import History, Standing
-from intervals import Interval
-from report import count, grounds, interval, margin, money, search_rows, shortest, visible
-from results import Experiment, Trial
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.report.terminal import (
+    count,
+    grounds,
+    interval,
+    margin,
+    money,
+    search_rows,
+    shortest,
+    visible,
+)
+from autoresearch.search.confirmation import Confirmation, outcome
+from autoresearch.search.history import History, Standing
+from autoresearch.search.intervals import Interval
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -1,4 +1,4 @@
-"""A made-up night, and what its page costs: `python -m tests.benchmark_page [experiments [length]]`
+"""What the page of a made-up night costs: `python -m tests.benchmarks.page [experiments [length]]`
 
 `length` repeats the text of each response (1: 60 words).
 Prints the page's size, the time and memory of writing it, and how long Chromium takes to open it.
@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confirmation import Step, next_steps
-from history import History
-from page import write_page
-from results import Experiment, Trial
+from autoresearch.files.results import Experiment, Trial
+from autoresearch.report.page import write_page
+from autoresearch.search.confirmation import Step, next_steps
+from autoresearch.search.history import History
 
 FLAGS = (
     "headless=new no-sandbox disable-gpu disable-background-networking disable-component-update "

@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from history import CONTENDERS, History, Standing, normalise
-from intervals import Interval, mean_interval, paired, welch
-from results import Experiment
+from autoresearch.files.results import Experiment
+from autoresearch.search.history import CONTENDERS, History, Standing, normalise
+from autoresearch.search.intervals import Interval, mean_interval, paired, welch
 
 ROUND = 24  # passes in one round of halving, shared by its contenders
 FINAL = 15  # fresh passes of the winner and of the baseline, more where the noise is large

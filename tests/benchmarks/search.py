@@ -1,6 +1,6 @@
 """How good is the prompt that a search reports, and how true what it says of it? A simulated model.
 
-    python -m tests.benchmark_search [--seeds 10] [--iterations 250] [--workers 1 2 4 8]
+    python -m tests.benchmarks.search [--seeds 10] [--iterations 250] [--workers 1 2 4 8]
 
 At equal numbers of calls: this search; the article's loop (the last 3 attempts shown, one sample
 each, the highest score wins); and blind proposals that see no history. `true` is the expected score
@@ -22,17 +22,17 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from agent import STRATEGIES, SYSTEM, parse_proposal
+from autoresearch.files.program import Program, load_program
+from autoresearch.files.results import Experiment, Results
+from autoresearch.options import parse_arguments
+from autoresearch.report.terminal import Display, count
+from autoresearch.search.confirmation import outcome
+from autoresearch.search.intervals import paired
+from autoresearch.simulator.server import LANDSCAPES, Landscape, World
 from client import Client, Completion, Usage
-from confirmation import outcome
 from experiment import open_history
-from intervals import paired
 from main import Interruption, Run, search
-from options import parse_arguments
-from program import Program, load_program
-from report import Display, count
-from results import Experiment, Results
 from scorer import score
-from simulator import LANDSCAPES, Landscape, World
 
 LATENCY = 0.002  # seconds of a simulated call, where numbers of workers are compared
 

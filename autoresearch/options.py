@@ -17,7 +17,7 @@ from client import BASE_URL, TEMPERATURES, Client
 
 ITERATIONS = 250
 REPORT_EVERY = 25
-WORKERS = 8  # chosen by measurement: tests/benchmark_search.py
+WORKERS = 8  # chosen by measurement: tests/benchmarks/search.py
 PATIENCE = 30.0  # minutes
 
 DESCRIPTION = """\

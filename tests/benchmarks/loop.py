@@ -1,6 +1,6 @@
 """What the loop itself costs beside the API's calls, against the limits it has to keep.
 
-    python -m tests.benchmark_loop [--repeats 3] [--minute]
+    python -m tests.benchmarks.loop [--repeats 3] [--minute]
 
 The simulator runs in a process of its own, and so does each measured run: `python main.py` as it
 stands, or a plain reading of the article's loop. One pass per experiment (temperature 0, rule
@@ -29,14 +29,14 @@ from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "program.md"
 MODEL = "simulated/model"
 LATENCY = 0.1  # seconds of a call, where wall time is measured
 LONG = 10_000  # experiments of the long history
 BURST = 1 / 6  # minutes' worth of calls that the simulator's bucket holds at first
 
-NIGHT = 770  # calls of 250 iterations, as tests.benchmark_search counts them
+NIGHT = 770  # calls of 250 iterations, as tests.benchmarks.search counts them
 PARTS = ("starts", "processor", "wall", "driven", "limited", "learned")
 
 HEAD = ("", "limit", "measured", "", "article's loop")
@@ -47,7 +47,7 @@ HEAD = ("", "limit", "measured", "", "article's loop")
 
 def serve(settings: str) -> None:
     """The simulator, until stdin closes; prints its address, then its counts of replies."""
-    from simulator import Simulator
+    from autoresearch.simulator.server import Simulator
 
     with Simulator(seed=1, **json.loads(settings)) as simulator:
         print(simulator.url, flush=True)
@@ -84,7 +84,7 @@ def report_marks(path: str, marks: Sequence[Mark], page: float = 0.0) -> None:
 def ours(marks_path: str, argv: list[str]) -> int:
     """main.py as it stands, with a mark after each append."""
     import main
-    from results import Results
+    from autoresearch.files.results import Results
 
     marks: list[Mark] = []
     pages: list[float] = []  # CPU seconds of each
@@ -117,7 +117,7 @@ def article(marks_path: str, experiments: int) -> int:
     import requests
 
     from agent import SYSTEM, parse_proposal
-    from program import load_program
+    from autoresearch.files.program import load_program
     from scorer import score
 
     url = f"{os.environ['NEBIUS_BASE_URL']}/chat/completions"
@@ -204,7 +204,7 @@ class Bench:
 
     @contextmanager
     def server(self, counts: dict[str, int], **settings: Any) -> Iterator[str]:
-        me = ("-m", "tests.benchmark_loop", "serve", json.dumps(settings))
+        me = ("-m", "tests.benchmarks.loop", "serve", json.dumps(settings))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         process = self.start(*me, **pipes)
         assert process.stdout is not None
@@ -219,7 +219,7 @@ class Bench:
             self.results.write_bytes(history)
         counts: dict[str, int] = {}
         with self.server(counts, **settings) as url, open(self.folder / "log", "w") as log:
-            me = ("-m", "tests.benchmark_loop", what, self.marks, *words)
+            me = ("-m", "tests.benchmarks.loop", what, self.marks, *words)
             began = time.perf_counter()
             if self.start(*me, url=url, stdout=log, stderr=log).wait():
                 raise SystemExit((self.folder / "log").read_text()[-2000:])

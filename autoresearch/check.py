@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from agent import BUDGET
+from autoresearch.files.program import Criterion, Input, Program
+from autoresearch.report.terminal import count, duration, visible
+from autoresearch.search.confirmation import FINAL, ROUND
+from autoresearch.search.history import PASSES
 from client import Client, ModelCheck, Preflight
-from confirmation import FINAL, ROUND
 from experiment import AT_ONCE
-from history import PASSES
-from program import Criterion, Input, Program
-from report import count, duration, visible
 from scorer import (
     Band,
     ScoreError,

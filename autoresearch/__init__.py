@@ -1,0 +1,1 @@
+"""What the five files in front stand on; nothing in here knows any of them."""

@@ -1,0 +1,1 @@
+"""What lies on disk, and in which form: program.md, files of inputs, results.json."""

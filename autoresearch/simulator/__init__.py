@@ -1,0 +1,1 @@
+"""A stand-in for the API that says so in everything it prints: no real model."""
