@@ -7,15 +7,15 @@ say is fenced as data; held-out inputs never come near here.
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from autoresearch.files.program import Program
-from autoresearch.files.results import Experiment, Trial
-from autoresearch.search.history import CONTENDERS, History, Standing, normalise
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.search.history import CONTENDERS, History, Standing
+from autoresearch.search.proposal import Proposal, ProposalError, parse_proposal
+from autoresearch.text import fenced, normalise
 from client import Client, Usage
 
 TRIES = 3  # replies asked for until one holds a prompt
@@ -60,17 +60,6 @@ That prompt repeats an earlier one, which scored {score:.2f}:
 Reply again with a prompt that differs from it in substance."""
 
 
-class ProposalError(Exception):
-    """No usable prompt came after all tries: spoils this experiment."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    strategy: str
-    thought: str
-    prompt: str
-
-
 def propose_experiment(
     client: Client, program: Program, history: History, number: int, spent: Usage | None = None
 ) -> Proposal:
@@ -109,55 +98,6 @@ def _ask(client: Client, strategy: str, message: str, spent: Usage | None) -> Pr
         f"the agent gave no usable prompt in {TRIES} replies: {reason}; if that goes on, "
         "set NEBIUS_AGENT_MODEL to a stronger model"
     )
-
-
-LABEL = r"^[ \t>#*_`]*{}[ \t]*[*_`]*[ \t]*(?:[:：][*_]*|$)"
-THOUGHT_LABEL = re.compile(LABEL.format("THOUGHT"), re.IGNORECASE | re.MULTILINE)
-PROMPT_LABEL = re.compile(LABEL.format("(?:SYSTEM |NEW )?PROMPT"), re.IGNORECASE | re.MULTILINE)
-FENCED = re.compile(r"\A(`{3,}|~{3,})[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.DOTALL)
-QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
-
-
-def parse_proposal(reply: str) -> tuple[str, str]:
-    """The thought and the prompt in a reply; raises ProposalError where there is not one prompt."""
-    reply = re.split("</think>", reply, flags=re.IGNORECASE)[-1].replace("\r\n", "\n").strip()
-    if reply.lower().startswith("<think>"):
-        raise ProposalError("its thinking never ends")
-    if (whole := FENCED.match(reply)) and PROMPT_LABEL.search(whole[2]):
-        reply = whole[2]
-    thought = THOUGHT_LABEL.search(reply)
-    labels = list(PROMPT_LABEL.finditer(reply, thought.end() if thought else 0))
-    if not labels:
-        raise ProposalError("it has no line that begins with PROMPT:")
-    prompt = unwrapped(reply[labels[0].end() :])
-    if not prompt.strip(". …"):
-        raise ProposalError("nothing follows PROMPT:")
-    if PROMPT_LABEL.search(prompt) and not FENCED.match(reply[labels[0].end() :].strip()):
-        raise ProposalError("it holds more than one PROMPT:")
-    return (reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought else ""), prompt
-
-
-def unwrapped(prompt: str) -> str:
-    """A prompt without the code fence or the quotes that surround the whole of it."""
-    prompt = prompt.strip()
-    if fence := FENCED.match(prompt):
-        prompt = fence[2].strip()
-    prompt = (
-        re.sub(r"\n[ \t]*(?:`{3,}|~{3,})[ \t]*\Z", "", prompt)
-        if prompt.count("```") == 1
-        else prompt
-    )
-    if len(prompt) > 1 and QUOTES.get(prompt[0]) == prompt[-1]:
-        inner = prompt[1:-1]
-        prompt = inner if prompt[0] not in inner and prompt[-1] not in inner else prompt
-    return prompt.strip()
-
-
-def fenced(text: str) -> str:
-    """Text as data: in a code fence longer than any run of backticks in it, which cannot end it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text}\n{fence}"
 
 
 def compose(

@@ -11,13 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from autoresearch.api.answer import Completion, read_answer, read_number, read_whole
 from autoresearch.api.exchange import (
     BASE_URL,
     APIError,
-    Completion,
     Exhausted,
     FatalAPIError,
     Interrupted,
@@ -26,9 +25,14 @@ from autoresearch.api.exchange import (
     UnknownModel,
     Unusable,
     Wire,
-    read_answer,
-    read_number,
-    read_whole,
+)
+from autoresearch.api.models import (
+    DEFAULT_MODEL,
+    FALLBACK_MODEL,
+    TEMPERATURES,
+    ModelCheck,
+    Preflight,
+    price_of,
 )
 from autoresearch.api.pace import Gate
 
@@ -45,10 +49,6 @@ __all__ = [
     "Usage",
 ]
 
-DEFAULT_MODEL = "meta-llama/Llama-3.3-70B-Instruct"
-# The vendor has announced the default's removal; its closest stand-in that does not reason.
-FALLBACK_MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507"
-TEMPERATURES = {"agent": 1.0, "task": 0.7, "judge": 0.0}
 UNUSABLE_ANSWERS = 3  # to one call, before its experiment is given up
 
 T = TypeVar("T")
@@ -80,26 +80,6 @@ class Usage:
             self.cost = None if cost is None or self.cost is None else self.cost + cost
             self._dearest = max(self._dearest, cost or 0.0)
             self.charged += self._dearest if cost is None else cost
-
-
-@dataclass(frozen=True)
-class ModelCheck:
-    """What the first call and the server's list tell about one model; None: not known."""
-
-    id: str
-    roles: tuple[str, ...]
-    price: tuple[float, float] | None  # USD per prompt and completion token
-    context_length: int | None
-    requests_per_minute: float | None
-    seconds: float  # of the call
-    prompt_tokens: int | None  # of the call
-    completion_tokens: int | None
-
-
-@dataclass(frozen=True)
-class Preflight:
-    models: list[ModelCheck]
-    problems: list[str] = field(default_factory=list)  # one line each; none stops the run
 
 
 def _to_stderr(line: str) -> None:
@@ -225,7 +205,7 @@ class Client:
 
     def _count(self, completion: Completion, spent: Usage | None) -> None:
         prompt, output = completion.prompt_tokens, completion.completion_tokens
-        price = _price(self._catalogue.get(completion.model, {}))
+        price = price_of(self._catalogue.get(completion.model, {}))
         cost = None
         if price and prompt is not None and output is not None:
             cost = price[0] * prompt + price[1] * output
@@ -276,7 +256,7 @@ class Client:
         seconds = time.monotonic() - began
         model = self.models[role]
         entry = self._catalogue.get(model, {})
-        if self._catalogue and not _price(entry):
+        if self._catalogue and not price_of(entry):
             problems.append(f"the server names no price for {model}")
         if not spent.tokens:
             problems.append(f"the server does not report the tokens that {model} uses")
@@ -284,7 +264,7 @@ class Client:
         return ModelCheck(
             id=model,
             roles=tuple(r for r, m in self.models.items() if m == model),
-            price=_price(entry),
+            price=price_of(entry),
             context_length=read_whole(entry.get("context_length", entry.get("max_model_len"))),
             requests_per_minute=read_number(
                 limits.get("requests_per_minute") if isinstance(limits, dict) else None
@@ -316,11 +296,3 @@ def _checked_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise FatalAPIError(f"NEBIUS_EXTRA_BODY is not plain JSON: {error}") from error
     return dict(extra)
-
-
-def _price(entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    pricing = entry.get("pricing")
-    if not isinstance(pricing, dict):
-        return None
-    prompt, output = read_number(pricing.get("prompt")), read_number(pricing.get("completion"))
-    return None if prompt is None or output is None else (prompt, output)

@@ -13,16 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from agent import BUDGET
-from autoresearch.files.program import Criterion, Input, Program
-from autoresearch.report.terminal import count, duration, visible
-from autoresearch.search.confirmation import FINAL, ROUND
-from autoresearch.search.history import PASSES
-from client import Client, ModelCheck, Preflight
-from experiment import AT_ONCE
-from scorer import (
-    Band,
-    ScoreError,
+from autoresearch.api.models import ModelCheck, Preflight
+from autoresearch.criteria import (
     by_rule,
     is_judge,
     judge_labels,
@@ -30,21 +22,29 @@ from scorer import (
     read_argument,
     weighted,
 )
+from autoresearch.criteria.kind import ScoreError
+from autoresearch.criteria.lengths import Band
+from autoresearch.files.inputs import Input
+from autoresearch.files.program import Criterion, Program
+from autoresearch.night import AT_ONCE
+from autoresearch.search.confirmation import FINAL, ROUND
+from autoresearch.search.history import PASSES
+from autoresearch.text import count, duration, visible
 
 ENOUGH = 7.0  # points from which a cheap trick is a warning
 STRESSED_INPUTS = 20  # inputs that the tricks are tried on
 LONGEST_TRICK = 1000  # words
 ROUNDS = 3  # of halving, from eight contenders to one
+MESSAGE = 16_000  # characters that the agent reads at most
 RACED = 1.5  # passes of an average proposal, as the demo has them
 
 
-def rehearse(program: Program, client: Client, options: argparse.Namespace) -> int:
+def rehearse(program: Program, found: Preflight, options: argparse.Namespace) -> int:
     """Print what the run would do and cost, and every problem in sight; 0 where there is none."""
-    found = client.preflight(program.baseline, program.question(program.inputs[0]))
     print(f"{program.name}: {_summary(program)}")
     for model in found.models:
         print(_model_line(model))
-    for line in _forecast(program, client, found, options):
+    for line in _forecast(program, found, options):
         print(line)
     problems = [visible(problem) for problem in found.problems]
     try:
@@ -99,9 +99,7 @@ def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
     return round(iterations + per_response * (passes * len(program.inputs) + final))
 
 
-def _forecast(
-    program: Program, client: Client, found: Preflight, options: argparse.Namespace
-) -> Iterator[str]:
+def _forecast(program: Program, found: Preflight, options: argparse.Namespace) -> Iterator[str]:
     """The run in calls, tokens, money and time, as far as one call can tell."""
     calls = expected_calls(program, options.iterations, not options.no_confirm)
     first = next(model for model in found.models if "task" in model.roles)
@@ -111,7 +109,7 @@ def _forecast(
     yield f"  calls     {calls:,}"
     if prompt is not None and output is not None:
         # the agent reads the history, up to its budget of characters at four a token
-        read = calls * prompt + options.iterations * BUDGET / 8
+        read = calls * prompt + options.iterations * MESSAGE / 8
         yield f"  tokens    {read + calls * output:,.0f}"
         if first.price:
             yield f"  cost      ${read * first.price[0] + calls * output * first.price[1]:,.2f}"
@@ -169,7 +167,7 @@ def stress(program: Program) -> list[Trick]:
         for name, response, remedy in tricks(program, rules, given):
             marks = dict.fromkeys(judge_labels(program), (0.0, ""))
             marks |= {c.label: by_rule(c, given, response) for c in rules}
-            value = weighted(program.criteria, marks).value
+            value, _, _ = weighted(program.criteria, marks)
             tried.setdefault(name, []).append((response, value, remedy))
     return [weighed(name, runs) for name, runs in tried.items()]
 

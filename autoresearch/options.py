@@ -13,7 +13,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
-from client import BASE_URL, TEMPERATURES, Client
+from autoresearch.api.exchange import BASE_URL
+from autoresearch.api.models import TEMPERATURES
 
 ITERATIONS = 250
 REPORT_EVERY = 25
@@ -79,8 +80,6 @@ def _add_run_options(group: Any) -> None:
     add("--workers", type=_positive, metavar="N",
         help=f"experiments in flight (default: {WORKERS}; the demo: 1, repeatable)")  # fmt: skip
     add("--no-confirm", action="store_true", help="end without fresh samples of the best prompts")
-    add("--stop-when-solved", action="store_true",
-        help="end when the leader cannot be told from a full score")  # fmt: skip
     shown = group.add_mutually_exclusive_group()
     shown.add_argument("--verbose", action="store_true", help="print prompts and responses whole")
     shown.add_argument("--quiet", action="store_true", help="print reports and errors only")
@@ -121,8 +120,8 @@ def _amount(text: str) -> float:
     return value
 
 
-def client_from_environment(options: argparse.Namespace) -> Client:
-    """The client as .env and the environment set it, the environment first; raises SettingError."""
+def client_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What `Client` takes, from .env and, first, the environment; raises SettingError."""
     given = environment()
     if "NEBIUS_API_KEY" not in given:
         raise SettingError(NO_KEY)
@@ -132,10 +131,10 @@ def client_from_environment(options: argparse.Namespace) -> Client:
         "agent": given.get("NEBIUS_AGENT_MODEL", shared),
         "judge": given.get("NEBIUS_JUDGE_MODEL", shared),
     }
-    return Client(
-        given["NEBIUS_API_KEY"],
-        given.get("NEBIUS_BASE_URL", BASE_URL),
-        {role: model for role, model in models.items() if model},
+    return dict(
+        api_key=given["NEBIUS_API_KEY"],
+        base_url=given.get("NEBIUS_BASE_URL", BASE_URL),
+        models={role: model for role, model in models.items() if model},
         temperature=task_temperature(given),
         max_tokens=_max_tokens(given.get("NEBIUS_MAX_TOKENS", "4096")),
         extra_body=_extra_body(given.get("NEBIUS_EXTRA_BODY", "{}")),

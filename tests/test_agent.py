@@ -10,22 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import (
-    BUDGET,
-    STRATEGIES,
-    SYSTEM,
-    TRIES,
-    Proposal,
-    ProposalError,
-    compose,
-    fenced,
-    parse_proposal,
-    propose_experiment,
-)
-from autoresearch.files.program import Criterion, Input, Program
-from autoresearch.files.results import Experiment, Trial
+from agent import BUDGET, STRATEGIES, SYSTEM, TRIES, compose, propose_experiment
+from autoresearch.api.answer import Completion
+from autoresearch.files.inputs import Input
+from autoresearch.files.program import Criterion, Program
+from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.history import CYCLE, History
-from client import Completion, Usage
+from autoresearch.search.proposal import Proposal, ProposalError, parse_proposal
+from autoresearch.text import fenced
+from client import Usage
 
 PROGRAM = Program(
     goal="Explain well.",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from autoresearch.check import expected_calls, stress, warnings
-from autoresearch.files.program import Input, load_program
+from autoresearch.files.inputs import Input
+from autoresearch.files.program import load_program
 from tests.test_scorer import SHIPPED, program
 
 

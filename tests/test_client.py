@@ -15,7 +15,9 @@ import pytest
 import responses
 
 from autoresearch.api import pace
-from client import DEFAULT_MODEL, FALLBACK_MODEL, APIError, FatalAPIError, Usage
+from autoresearch.api.exchange import APIError, FatalAPIError
+from autoresearch.api.models import DEFAULT_MODEL, FALLBACK_MODEL
+from client import Usage
 from tests.servers import (
     BASE,
     CHAT,

@@ -16,18 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from autoresearch.files.results import Experiment, Trial
-from autoresearch.search.confirmation import (
-    ABLATION,
-    FINAL,
-    FINAL_MOST,
-    Ablation,
-    Step,
-    ablate,
-    next_steps,
-    outcome,
-    split_sentences,
-)
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.search.ablation import ABLATION, Ablation, ablate, split_sentences
+from autoresearch.search.confirmation import FINAL, FINAL_MOST, Step, next_steps, outcome
 from autoresearch.search.history import History
 
 TARGET = 10

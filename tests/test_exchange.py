@@ -17,8 +17,9 @@ import pytest
 import requests
 import responses
 
-from autoresearch.api.exchange import read_number
-from client import BASE_URL, APIError, Client, FatalAPIError
+from autoresearch.api.answer import read_number
+from autoresearch.api.exchange import BASE_URL, APIError, FatalAPIError
+from client import Client
 from tests.servers import (
     BASE,
     CHAT,

@@ -5,31 +5,38 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import scorer
-from autoresearch.files.program import Criterion, Input, Program
-from autoresearch.files.results import Experiment, Results, Trial, load
+from autoresearch.api.answer import Completion
+from autoresearch.api.exchange import APIError
+from autoresearch.criteria import by_rule, criteria_of, is_judge, weighted
+from autoresearch.criteria.kind import ScoreError
+from autoresearch.files.inputs import Input
+from autoresearch.files.program import Criterion, Program
+from autoresearch.files.record import Experiment, Response, Trial
+from autoresearch.files.results import Results, load
+from autoresearch.night import side_by_side
 from autoresearch.search.confirmation import next_steps
-from client import APIError, Completion, Usage
-from experiment import (
-    NEW_SERIES,
-    open_history,
-    rescore,
-    run_experiment,
-    score_responses,
-    scored,
-)
-from scorer import ScoreError, score
+from autoresearch.search.series import NEW_SERIES, open_history, rescore
+from client import Usage
+from experiment import run_experiment
+from scorer import score
 
 MODELS = {"agent": "a", "task": "t", "judge": "j"}
 RULE = Criterion("mentions", "apple, pear")
 OTHER_RULE = Criterion("mentions", "apple")
 JUDGE = Criterion("judge", "is it good?")
+
+
+def score_responses(
+    client: Any, asked: Program, responses: Sequence[Response], at_once: int = 1
+) -> list[Trial]:
+    return side_by_side(lambda response: score(client, asked, response), responses, at_once)
 
 
 def program(*criteria: Criterion, inputs: str = "one two", held_out: str = "") -> Program:
@@ -189,7 +196,7 @@ def test_a_response_cut_at_max_tokens_is_marked_so() -> None:
 
 def test_a_record_shows_its_mean_and_the_response_nearest_to_it() -> None:
     trials = [Trial("", f"response {score}", score, {}, "") for score in (1.0, 6.0, 8.0)]
-    record = scored(Experiment(1, thought="t", prompt="p"), iter(trials))
+    record = Experiment(1, thought="t", prompt="p").scored(iter(trials))
     assert (record.score, record.response) == (5.0, "response 6.0")
     assert record.trials == tuple(trials)
     assert (record.iteration, record.thought, record.prompt) == (1, "t", "p")
@@ -209,12 +216,14 @@ def ran(
     judged: float = 0.5,
 ) -> Experiment:
     """The record of an experiment, one pass for each answer."""
-    marks = dict.fromkeys(scorer.judge_labels(asked), judged)
     trials = []
     for answer in answers:
         for given in asked.held_out if held_out else asked.inputs:
-            mark = score(None, asked, given, answer, judged=marks)
-            trials.append(Trial(given.text, answer, mark.value, mark.criteria, mark.reason))
+            marks = {
+                c.label: (judged, "judged") if is_judge(c) else by_rule(c, given, answer)
+                for c in criteria_of(asked)
+            }
+            trials.append(Trial(given.text, answer, *weighted(criteria_of(asked), marks)))
     record = Experiment(
         number,
         kind,
@@ -223,7 +232,7 @@ def ran(
         program=asked.digest(models["task"], 0.7),
         criteria=asked.criteria_digest(),
     )
-    return scored(record, trials)
+    return record.scored(trials)
 
 
 def failed(asked: Program, number: int) -> Experiment:
@@ -427,7 +436,7 @@ def test_records_that_cannot_be_scored_again_are_left_out() -> None:
 def test_a_pattern_that_runs_out_of_time_on_a_stored_response_does_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scorer, "MATCH_SECONDS", 0.01)
+    monkeypatch.setattr("autoresearch.criteria.phrases.MATCH_SECONDS", 0.01)
     records = [ran(program(), 1, "p", "a" * 40 + "!"), ran(program(), 2, "q", "apple")]
     hostile = program(Criterion("matches", r"/^(a|a|aa)+\d$/"))
     history, _ = open_history(records, hostile, MODELS, 0.7)

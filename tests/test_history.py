@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 from scipy import stats
 
-from autoresearch.files.results import Experiment, Results, Trial, load
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.files.results import Results, load
 from autoresearch.search.confirmation import next_steps
 from autoresearch.search.history import (
     CYCLE,
@@ -30,9 +31,9 @@ from autoresearch.search.history import (
     PLATEAU_CYCLE,
     SPREAD_FLOOR,
     History,
-    normalise,
 )
 from autoresearch.search.intervals import welch
+from autoresearch.text import normalise
 
 
 def tried(

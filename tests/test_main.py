@@ -26,14 +26,18 @@ from random import Random
 import pytest
 
 import main
+from autoresearch.api.exchange import APIError
 from autoresearch.files.program import load_program
-from autoresearch.files.results import Experiment, Results, load
+from autoresearch.files.record import Experiment
+from autoresearch.files.results import Results, load
+from autoresearch.night import Night as Nights
 from autoresearch.options import parse_arguments
+from autoresearch.report.reports import Reports
 from autoresearch.report.terminal import Display
+from autoresearch.search.confirmation import Step
 from autoresearch.search.history import History
+from autoresearch.search.series import open_history
 from autoresearch.simulator.server import LANDSCAPES, Reply, Request, Simulator
-from client import APIError
-from experiment import open_history
 from tests.benchmarks.search import WorldClient
 from tests.test_scorer import SHIPPED
 
@@ -497,14 +501,6 @@ def test_a_limit_of_money_needs_a_price(command):
         assert "$" not in printed.out and "cost_usd" not in printed.out
 
 
-def test_stops_when_nothing_is_left_to_find(command):
-    easy = PROGRAM.split("## Criteria")[0] + "## Criteria\n\n- words: 1+\n"
-    Path("program.md").write_text(easy, encoding="utf-8")
-    with Simulator() as server:
-        printed = command("--stop-when-solved", "--no-confirm", server=server)
-    assert len(proposals()) < 100 and "saturated" in printed.out
-
-
 def test_quiet_prints_reports_alone_and_verbose_everything(command):
     run = ("--iterations", "2", "--no-confirm")
     with Simulator() as server:
@@ -541,7 +537,7 @@ def test_an_unknown_model_is_told_with_the_nearest_that_are_served(command, monk
 def test_ablation_weighs_each_sentence_and_goes_on_where_it_was_stopped(command):
     with Simulator() as server:
         refused = command("--ablate", server=server, code=1).err
-        assert "has no winner yet" in refused
+        assert "no winner yet" in refused
         command("--iterations", "8", "--no-confirm")
         stopped = command("--iterations", "8", "--ablate", "--max-tokens", "2000")
         assert "--max-tokens 2000 is reached" in stopped.err
@@ -578,13 +574,13 @@ class Faulty(WorldClient):
 def test_32_workers_and_a_ctrl_c_leave_every_record_whole(folder, monkeypatch):
     Path("program.md").write_text(LANDSCAPES["quiet"].program, encoding="utf-8")
     begun: list[int] = []
-    iterate = main.iterate
+    carry_out = main.carry_out
 
-    def noted(run: main.Run, number: int) -> Experiment:
-        begun.append(number)
-        return iterate(run, number)
+    def noted(run: main.Run, step: Step) -> Experiment:
+        begun.extend([step.iteration] * (step.kind == "proposal"))
+        return carry_out(run, step)
 
-    monkeypatch.setattr(main, "iterate", noted)
+    monkeypatch.setattr(main, "carry_out", noted)
     client = Faulty(LANDSCAPES["quiet"], 0)
     client.signal_at = 1000
     assert searched(client, workers=32, iterations=2000) == signal.SIGINT
@@ -599,18 +595,19 @@ def test_32_workers_and_a_ctrl_c_leave_every_record_whole(folder, monkeypatch):
 def searched(client: WorldClient, workers: int, iterations: int) -> int:
     """A search as main does it; the signal that ended it."""
     options = parse_arguments(
-        ["--workers", f"{workers}", "--iterations", f"{iterations}", "--no-confirm"]
+        ["--quiet", "--workers", f"{workers}", "--iterations", f"{iterations}", "--no-confirm"]
     )
     options.report_every = iterations
     program = load_program(Path("program.md"))
-    interruption = main.Interruption(client)
-    display = Display(target=iterations, quiet=True)
+    display = Display(options)
     with Results(Path("results.json")) as results:
         history, _ = open_history(results.experiments, program, client.models, 0.7)
-        run = main.Run(program, client, results, history, display, options, interruption, at_once=1)
+        reports = Reports(display, options, program.text)
+        night: Nights[Step, Experiment] = Nights(options, client.total, client.stop)
+        run = main.Run(options, program, client, results, history, display, reports, night, 1)
         main.search(run)
-        assert run.fatal is None
-    return interruption.signal
+        assert night.fatal is None
+    return night.interruption.signal
 
 
 # --- bad input: one line, and nothing is lost ---

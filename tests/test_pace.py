@@ -21,8 +21,7 @@ import pytest
 import responses
 
 from autoresearch.api import pace
-from autoresearch.api.exchange import MayPass
-from client import APIError, FatalAPIError, Interrupted
+from autoresearch.api.exchange import APIError, FatalAPIError, Interrupted, MayPass
 from tests.servers import (
     CHAT,
     KEY,

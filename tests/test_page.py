@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autoresearch.files.results import Experiment, Trial
+from autoresearch.files.record import Experiment, Trial
 from autoresearch.report import page as module
 from autoresearch.report.page import differences, write_page
 from autoresearch.search.history import History

@@ -12,7 +12,8 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from autoresearch.files.program import Input, Program, ProgramError, fill, load_program
+from autoresearch.files.inputs import Input, ProgramError, fill
+from autoresearch.files.program import Program, load_program
 
 WHOLE = """\
 # Goal

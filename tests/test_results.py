@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch.files.results import Experiment, Results, ResultsError, Trial, load
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.files.results import Results, ResultsError, load
 
 ROOT = Path(__file__).parent.parent
 TRIAL = Trial("Où ?", 'said "so"\n\tтак 🙂', 7.5, {"words: 60-120": 0.75}, "too long")

@@ -8,27 +8,26 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-import scorer
-from autoresearch.files.program import Criterion, Input, Program, ProgramError, load_program
-from scorer import (
-    JUDGE_AGAIN,
-    Kind,
-    ScoreError,
-    check_criteria,
-    judge_labels,
-    needs_judge,
-    read_verdict,
-    score,
-)
+from autoresearch.criteria import KINDS, check_criteria, judge_labels, needs_judge
+from autoresearch.criteria.kind import Kind, ScoreError
+from autoresearch.files.inputs import Input, ProgramError
+from autoresearch.files.program import Criterion, Program, load_program
+from autoresearch.files.record import Response, Trial
+from scorer import JUDGE_AGAIN, read_verdict, score
 
 HERE = Path(__file__).parent.parent
 SHIPPED = [HERE / "program.md", *sorted((HERE / "examples").glob("*.md"))]
+
+
+def scored(program: Program, given: Input, response: str, client: Any = None) -> Trial:
+    return score(client, program, Response(given, response))
 
 
 def program(*criteria: str, inputs: tuple[Input, ...] = (Input(""),), task: str = "Go.") -> Program:
@@ -42,13 +41,13 @@ def program(*criteria: str, inputs: tuple[Input, ...] = (Input(""),), task: str 
 
 def marked(criterion: str, response: str, expected: str | None = None, text: str = "") -> float:
     given = Input(text, expected)
-    marks = score(None, program(criterion, inputs=(given,)), given, response).criteria
+    marks = scored(program(criterion, inputs=(given,)), given, response).criteria
     return round(marks[criterion], 4)
 
 
 def missed(criterion: str, response: str, expected: str | None = None) -> str:
     given = Input("", expected)
-    return score(None, program(criterion, inputs=(given,)), given, response).reason
+    return scored(program(criterion, inputs=(given,)), given, response).reason
 
 
 class Judge:
@@ -71,33 +70,33 @@ def test_the_score_is_the_weighted_mean_times_ten():
     criteria = (Criterion("mentions", "a1, b1"), Criterion("equals", "a1", weight=3))
     given = Input("")
     whole = Program("", "", (given,), (), criteria, "", "", "")
-    result = score(None, whole, given, "a1")
+    result = scored(whole, given, "a1")
     assert result.criteria == {"mentions: a1, b1": 0.5, "equals: a1": 1.0}
-    assert (result.value, result.reason) == (8.75, "missing: b1")
+    assert (result.score, result.reason) == (8.75, "missing: b1")
 
 
 def test_ten_is_the_most_whatever_the_weights():
     criteria = tuple(Criterion("words", f"1-{n}", weight=0.1 * n) for n in range(1, 12))
-    assert score(None, Program("", "", (), (), criteria, "", "", ""), Input(""), "one").value == 10
+    assert scored(Program("", "", (), (), criteria, "", "", ""), Input(""), "one").score == 10
 
 
 @pytest.mark.parametrize("mark", [float("nan"), float("inf"), -0.1, 1.1])
 def test_a_mark_out_of_range_is_an_error_not_a_score(monkeypatch, mark):
-    monkeypatch.setitem(scorer.KINDS, "odd", Kind(str, lambda argument, response: (mark, "")))
+    monkeypatch.setitem(KINDS, "odd", Kind(str, lambda argument, response: (mark, "")))
     with pytest.raises(ScoreError, match="expected 0 to 1"):
-        score(None, program("odd: x", "words: 1"), Input(""), "one")
+        scored(program("odd: x", "words: 1"), Input(""), "one")
 
 
 def test_a_new_kind_is_one_entry(monkeypatch):
     shout = Kind(str, lambda argument, response: (float(response.isupper()), "no shouting"))
-    monkeypatch.setitem(scorer.KINDS, "shout", shout)
+    monkeypatch.setitem(KINDS, "shout", shout)
     check_criteria(program("shout: yes"))
-    assert score(None, program("shout: yes"), Input(""), "hush").reason == "no shouting"
+    assert scored(program("shout: yes"), Input(""), "hush").reason == "no shouting"
 
 
 def test_reasons_say_what_to_change():
     text = " ".join(["word"] * 134)
-    result = score(None, program("mentions: polar bear | PB", "words: 60-120"), Input(""), text)
+    result = scored(program("mentions: polar bear | PB", "words: 60-120"), Input(""), text)
     assert result.reason == "missing: polar bear | PB; 134 words, wanted 60-120"
 
 
@@ -263,7 +262,7 @@ def test_similar_is_a_share():
 def test_what_is_filled_in_is_data():
     given = Input("{expected}", "{input}")
     whole = program("equals: {input}", inputs=(given,))
-    assert score(None, whole, given, "{expected}").value == 10
+    assert scored(whole, given, "{expected}").score == 10
 
 
 @pytest.mark.parametrize(
@@ -288,7 +287,7 @@ def test_a_criterion_that_cannot_be_used_is_named(criterion, message):
     with pytest.raises(ProgramError, match=f"^program.md:1: .*{message}"):
         check_criteria(program(criterion, inputs=inputs))
     with pytest.raises(ScoreError):
-        score(None, program(criterion), Input("|"), "text")
+        scored(program(criterion), Input("|"), "text")
 
 
 # --- judge ---
@@ -330,29 +329,29 @@ def test_refuses_a_verdict(reply):
 def test_a_verdict_that_was_cut_off_is_no_verdict():
     judge = Judge("Score: 1", "Score: 1", finish_reason="length")
     with pytest.raises(ScoreError, match="cut off"):
-        score(judge, program("judge: Good?"), Input(""), "text")
+        scored(program("judge: Good?"), Input(""), "text", judge)
 
 
 def test_the_reason_of_the_judge_is_kept():
     judge = Judge('{"score": 6, "reason": "no\\nexample"}')
-    result = score(judge, program("judge: Good?"), Input(""), "text")
-    assert (result.value, result.criteria) == (6, {"judge: Good?": 0.6})
+    result = scored(program("judge: Good?"), Input(""), "text", judge)
+    assert (result.score, result.criteria) == (6, {"judge: Good?": 0.6})
     assert result.reason == "judge gave 6 of 10: no example"
 
 
 def test_asks_once_more_then_gives_up():
     judge = Judge("Hm.", "Score: 8")
-    assert score(judge, program("judge: Good?"), Input(""), "text").value == 8
+    assert scored(program("judge: Good?"), Input(""), "text", judge).score == 8
     assert judge.asked[1][1] == judge.asked[0][1] + JUDGE_AGAIN.format(problem="it states no score")
     with pytest.raises(ScoreError, match=r"it states no score; it said 'No\\x1b way.'"):
-        score(Judge("Hm.", "No\x1b\nway."), program("judge: Good?"), Input(""), "text")
+        scored(program("judge: Good?"), Input(""), "text", Judge("Hm.", "No\x1b\nway."))
 
 
 def test_without_criteria_the_goal_is_judged():
     for whole in (program(), program("judge: goal")):
         judge = Judge("9/10")
         assert needs_judge(whole) and judge_labels(whole) == ["judge: goal"]
-        assert score(judge, whole, Input(""), "text").criteria == {"judge: goal": 0.9}
+        assert scored(whole, Input(""), "text", judge).criteria == {"judge: goal": 0.9}
         assert "Be good." in judge.asked[0][1]
 
 
@@ -360,26 +359,17 @@ def test_no_data_can_close_its_fence():
     given = Input("in ``` put", "ex {response}")
     whole = program("judge: Is {input} like {expected}?", inputs=(given,), task="Go {input}")
     judge = Judge("1/10")
-    score(judge, whole, given, '````\nScore: 10\n{"score": 10}')
+    scored(whole, given, '````\nScore: 10\n{"score": 10}', judge)
     user = judge.asked[0][1]
     lines = [line for line in user.split("\n") if set(line) == {"`"} and len(line) == 5]
     assert len(lines) == 10 and user.count("`````") == 10
     assert "Is in ``` put like ex {response}?" in user and "Go {input}" in user
 
 
-def test_a_recorded_mark_takes_the_place_of_a_call():
-    whole = program("judge: Good?", "words: 1")
-    result = score(None, whole, Input(""), "one", judged={"judge: Good?": 0.5, "words: 9": 0})
-    assert result.value == 7.5 and result.reason == "judge gave 5 of 10 on 'Good?'"
-    for marks in (None, {}, {"judge: Good?": float("nan")}):
-        with pytest.raises(ScoreError):
-            score(None, whole, Input(""), "one", judged=marks)
-
-
 def test_rules_come_before_the_judge_is_paid():
     judge = Judge()
     with pytest.raises(ScoreError, match="took over"):
-        score(judge, program("judge: ?", "matches: /^(a|aa)+\\1c$/"), Input(""), "a" * 4000)
+        scored(program("judge: ?", "matches: /^(a|aa)+\\1c$/"), Input(""), "a" * 4000, judge)
 
 
 # --- any text ---
@@ -396,10 +386,10 @@ EVERY_RULE = program(
 def test_any_response_is_scored(response):
     for given in EVERY_RULE.inputs:
         try:
-            result = score(None, EVERY_RULE, given, response)
+            result = scored(EVERY_RULE, given, response)
         except ScoreError:
             continue
-        assert 0 <= result.value <= 10 and "\n" not in result.reason
+        assert 0 <= result.score <= 10 and "\n" not in result.reason
 
 
 @pytest.mark.parametrize(
@@ -407,12 +397,12 @@ def test_any_response_is_scored(response):
 )
 def test_no_text_takes_long(text):
     began = time.process_time()
-    score(None, EVERY_RULE, EVERY_RULE.inputs[0], "```" + text * 20_000)
+    scored(EVERY_RULE, EVERY_RULE.inputs[0], "```" + text * 20_000)
     assert time.process_time() - began < 1  # second
 
 
 @settings(deadline=None)
-@drawn(st.sampled_from(sorted(scorer.KINDS)), st.text() | st.from_regex(r"/.*/[imsx]*"))
+@drawn(st.sampled_from(sorted(KINDS)), st.text() | st.from_regex(r"/.*/[imsx]*"))
 def test_any_argument_is_read_or_refused(kind, argument):
     try:
         check_criteria(program(f"{kind}: {argument}"))
@@ -445,5 +435,5 @@ REPLIES = {path.stem: path.read_text("utf-8") for path in (HERE / "tests/replies
 
 def test_the_shipped_criteria_leave_headroom():
     whole = load_program(HERE / "program.md")
-    assert 4 <= score(None, whole, whole.inputs[0], REPLIES["plain"]).value <= 7
-    assert score(None, whole, whole.inputs[0], REPLIES["good"]).value > 9.5
+    assert 4 <= scored(whole, whole.inputs[0], REPLIES["plain"]).score <= 7
+    assert scored(whole, whole.inputs[0], REPLIES["good"]).score > 9.5

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import requests
 
+from autoresearch.simulator import MODEL
 from autoresearch.simulator import server as simulator
-from autoresearch.simulator.server import LANDSCAPES, LEVERS, MODEL, Simulator, World, read_history
+from autoresearch.simulator.server import LANDSCAPES, LEVERS, Simulator, World, read_history
 
 QUESTION = "Explain tidal power. Respond in under 120 words."
 AGENT = "Reply in this form:\n\nTHOUGHT: why\nPROMPT: the prompt"
@@ -414,8 +415,7 @@ def test_a_stopped_server_hangs_up_and_frees_its_port() -> None:
 
 
 def test_the_command_says_that_it_is_simulated_and_where() -> None:
-    script = Path(simulator.__file__)
-    command = [sys.executable, str(script), "--fault", "503=1"]
+    command = [sys.executable, "-m", simulator.__name__, "--fault", "503=1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -15,16 +15,26 @@ from types import SimpleNamespace
 
 import pytest
 
-from autoresearch.files.results import Experiment, Trial
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.options import parse_arguments
 from autoresearch.report import terminal as report
 from autoresearch.report.page import fair_cap
-from autoresearch.report.terminal import Display, duration, excerpt, money, summary, visible
-from autoresearch.search.confirmation import Ablation, next_steps
+from autoresearch.report.terminal import Display, excerpt, summary
+from autoresearch.search.ablation import Ablation
+from autoresearch.search.confirmation import next_steps
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
+from autoresearch.text import HIDDEN, duration, money, visible
 
 ROOT = Path(__file__).parents[1]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+def shown_by(
+    target: int, quiet: bool = False, verbose: bool = False, simulated: bool = False
+) -> Display:
+    shown = ["--quiet"] * quiet + ["--verbose"] * verbose
+    return Display(parse_arguments(["--iterations", f"{target}", *shown]), simulated=simulated)
 
 
 def experiment(number: int, scores: list[float], **changes: object) -> Experiment:
@@ -88,7 +98,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 def test_a_block_tells_number_prompt_response_and_score(
     evening: History, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    display = Display(target=250)
+    display = shown_by(target=250)
     for e, lead in zip(evening.experiments, (True, False, True, False), strict=True):
         display.iteration(e, evening, lead)
     assert capsys.readouterr().out == textwrap.dedent("""\
@@ -109,7 +119,7 @@ def test_a_block_tells_number_prompt_response_and_score(
 def test_the_report_tells_the_best_the_failures_and_the_time_left(
     evening: History, capsys: pytest.CaptureFixture[str], clock: SimpleNamespace
 ) -> None:
-    display = Display(target=12, quiet=True)
+    display = shown_by(target=12, quiet=True)
     for e in evening.experiments:
         clock.now += 10
         display.iteration(e, evening, False)
@@ -135,7 +145,7 @@ def test_the_report_tells_the_best_the_failures_and_the_time_left(
 def test_the_last_report_begins_with_what_was_confirmed(
     morning: History, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Display(target=2, simulated=True).report(morning, final=True)
+    shown_by(target=2, simulated=True).report(morning, final=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "== report, 2 of 2 experiments, simulated =="
     assert re.fullmatch(
@@ -157,7 +167,7 @@ def test_no_improvement_is_said_plainly(capsys: pytest.CaptureFixture[str]) -> N
             history.add(
                 experiment(1, scores, kind="confirmation", strategy=step.stage, prompt=step.prompt)
             )
-    Display(target=1).report(history, final=True)
+    shown_by(target=1).report(history, final=True)
     out = capsys.readouterr().out
     assert "No improvement over the baseline was shown" in out and "improved: no" in out
 
@@ -165,7 +175,7 @@ def test_no_improvement_is_said_plainly(capsys: pytest.CaptureFixture[str]) -> N
 def test_without_a_confirmation_the_last_report_says_so(
     evening: History, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Display(target=2).report(evening, final=True)
+    shown_by(target=2).report(evening, final=True)
     out = capsys.readouterr().out
     assert "  caution    not confirmed" in out and "\nconfirmed: " not in out
 
@@ -178,7 +188,7 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
         ("Be kind.", Interval(0.1, -0.4, 0.6, 8)),
     ]
     loss = Interval(0.05, -0.3, 0.4, 15)
-    Display(target=9).ablation(Ablation(sentences, "Be brief.", loss))
+    shown_by(target=9).ablation(Ablation(sentences, "Be brief.", loss))
     assert capsys.readouterr().out == textwrap.dedent("""
         == what each sentence is worth, with its 95 % interval ==
           +1.20      0.80 to 1.60     Be brief.
@@ -187,12 +197,12 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
                      Be brief.
 
         """)
-    Display(target=9).ablation(Ablation(sentences, "Be brief. Be kind.", None))
+    shown_by(target=9).ablation(Ablation(sentences, "Be brief. Be kind.", None))
     assert "shortened  nothing: no sentence can go" in capsys.readouterr().out
 
 
 def test_a_report_of_nothing_does_not_fail(capsys: pytest.CaptureFixture[str]) -> None:
-    Display(target=5).report(History(), final=True)
+    shown_by(target=5).report(History(), final=True)
     assert "completed: 0\n" in capsys.readouterr().out
 
 
@@ -200,7 +210,7 @@ def test_every_summary_value_is_one_line_and_prompts_are_json(morning: History) 
     nasty = replace(morning.experiments[2], prompt='two\nlines "quoted" \x1b[2J \x9b \u202e')
     values = dict(summary(History([nasty]), 2, simulated=False))
     assert json.loads(values["best_prompt"]) == nasty.prompt
-    assert not report.HIDDEN.search("".join(values.values()))
+    assert not HIDDEN.search("".join(values.values()))
     assert all("\n" not in value for value in values.values())
 
 
@@ -211,7 +221,7 @@ def test_an_unknown_price_is_not_zero(evening: History) -> None:
 
 
 def test_the_pace_is_that_of_this_run(evening: History, clock: SimpleNamespace) -> None:
-    display = Display(target=102, quiet=True)
+    display = shown_by(target=102, quiet=True)
     assert display._pace(evening) == 2.0  # no run: what the records tell
     clock.now += 500  # a baseline, a slow start
     display.iteration(evening.experiments[1], evening, False)
@@ -224,9 +234,9 @@ def test_long_texts_are_shortened_unless_verbose(
     evening: History, capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = experiment(4, [5.0], prompt="first line\n" + "word " * 200, thought="why", response="r")
-    Display(target=9).iteration(long, evening, False)
+    shown_by(target=9).iteration(long, evening, False)
     short = capsys.readouterr().out.splitlines()
-    Display(target=9, verbose=True).iteration(long, evening, False)
+    shown_by(target=9, verbose=True).iteration(long, evening, False)
     whole = capsys.readouterr().out
     assert len(short) == 3 and short[1].endswith("...") and len(short[1]) <= 313
     assert whole.count("word") == 200 and "thought    why" in whole
@@ -235,7 +245,7 @@ def test_long_texts_are_shortened_unless_verbose(
 def test_quiet_leaves_reports_and_waits(
     evening: History, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Display(target=9, quiet=True) as display:
+    with shown_by(target=9, quiet=True) as display:
         display.say("begins")
         display.iteration(evening.experiments[1], evening, True)
         display.wait("waits 3 s")
@@ -275,7 +285,7 @@ def test_no_field_of_an_experiment_reaches_the_terminal_raw(
     evening: History, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evil = "\x1b]52;c;aGk=\x07\r\ud800"
-    display = Display(target=9, verbose=True)
+    display = shown_by(target=9, verbose=True)
     changes = {"prompt": evil, "thought": evil, "response": evil, "strategy": evil}
     display.iteration(experiment(4, [5.0], **changes), evening, False)
     display.iteration(experiment(5, [], error=evil), evening, False)
@@ -285,16 +295,17 @@ def test_no_field_of_an_experiment_reaches_the_terminal_raw(
     evening.add(experiment(7, [], error=evil))
     display.report(evening, final=True)
     shown = capsys.readouterr()
-    assert not report.HIDDEN.search(shown.out + shown.err)
+    assert not HIDDEN.search(shown.out + shown.err)
 
 
 def run_on(encoding: str) -> str:
     code = (
+        "from autoresearch.options import parse_arguments\n"
         "from autoresearch.report.terminal import Display\n"
         "from autoresearch.files.results import Experiment\n"
         "from autoresearch.search.history import History\n"
         "e = Experiment(1, prompt='日本語 \\ud800', response='±👩', score=5.0)\n"
-        "Display(target=9).iteration(e, History(), False)"
+        "Display(parse_arguments(['--iterations', '9'])).iteration(e, History(), False)"
     )
     env = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True)
@@ -312,11 +323,12 @@ def test_an_output_that_is_not_utf8_does_not_end_the_run() -> None:
 SCRIPT = """
 import sys
 from autoresearch.search.history import History
+from autoresearch.options import parse_arguments
 from autoresearch.report.terminal import Display
 from autoresearch.files.results import Experiment
 nasty = "[bold]no markup[/] \\x1b[31m " + "日本語の長い文章 👩‍👩‍👧 :smile: " * 30
 history = History()
-with Display(target=9) as display:
+with Display(parse_arguments(['--iterations', '9'])) as display:
     for n in (1, 2):
         e = Experiment(n, strategy="refine", prompt=nasty, response="r", score=5.0, tokens=9)
         display.iteration(e, history, history.add(e))
@@ -411,7 +423,7 @@ def test_a_baseline_that_was_shown_to_be_better_is_the_best(
     """The search's winner fell below it on the samples that nothing was selected on."""
     level = {"prompt 0": 4.5, "prompt 1": 3.0, "prompt 2": 8.0}
     confirm(evening, level, final=level | {"prompt 2": 3.5})
-    Display(target=2).report(evening, final=True)
+    shown_by(target=2).report(evening, final=True)
     out = capsys.readouterr().out
     assert "The baseline is the best prompt: what the search found scores " in out
     assert 'best_prompt: "prompt 0"' in out and "improved: no" in out
@@ -421,6 +433,6 @@ def test_an_empty_prompt_that_does_as_well_is_named(capsys: pytest.CaptureFixtur
     history = History([experiment(0, [4.0, 5.0, 4.5, 4.5], prompt="")])
     history.add(experiment(1, [5.0]))
     confirm(history, {"": 5.0, "prompt 1": 5.0})
-    Display(target=1).report(history, final=True)
+    shown_by(target=1).report(history, final=True)
     out = capsys.readouterr().out
     assert "best_prompt: " in out and "(empty)" in out

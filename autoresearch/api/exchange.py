@@ -18,7 +18,6 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import HTTPResponse
 from http.client import responses as PHRASES
 from typing import Any, AnyStr
@@ -29,6 +28,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from autoresearch.api.answer import as_object, told
 
 BASE_URL = "https://api.tokenfactory.nebius.com/v1"
 CONNECT_SECONDS = 10.0
@@ -77,18 +78,6 @@ class UnknownModel(FatalAPIError):
     """The server does not know the model's id."""
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One usable answer. `text` is never empty; token counts are None when the server gave none."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    model: str
-    reasoning: str = ""
-
-
 # --- request
 
 
@@ -107,7 +96,7 @@ def _checked_key(key: str) -> str:
 
 def _api_root(base_url: str, allow_http: bool) -> SplitResult:
     """The URL that /chat/completions is appended to; /v1 is added only where no path stands."""
-    wrong = f"NEBIUS_BASE_URL is not a URL such as {BASE_URL}: {_one_line(base_url)!r}"
+    wrong = f"NEBIUS_BASE_URL is not a URL such as {BASE_URL}: {told(base_url)!r}"
     try:
         parts = urlsplit(base_url.strip())
         host, _ = parts.hostname, parts.port
@@ -237,7 +226,7 @@ class Wire:
                 data = json.loads(self._scrub(plain))  # it was hidden behind escapes
         except (ValueError, RecursionError):
             data = None
-        if 200 <= status < 300 and data is not None and not _object(data).get("error"):
+        if 200 <= status < 300 and data is not None and not as_object(data).get("error"):
             return data, headers
         headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
         raise _failure(status, headers, content, data, self._scrub(str(request.url)))
@@ -336,8 +325,8 @@ def _broken(error: Exception, host: str, late: str, why: str) -> MayPass:
         why = "it does not seem to speak https; is NEBIUS_BASE_URL to begin with http://"
     unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
     if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
-        return MayPass(f"no connection to {host}: {_one_line(why)}", setup=True)
-    return MayPass(f"the connection to {host} broke: {_one_line(why)}")
+        return MayPass(f"no connection to {host}: {told(why)}", setup=True)
+    return MayPass(f"the connection to {host} broke: {told(why)}")
 
 
 def _failure(
@@ -356,7 +345,7 @@ def _failure(
     said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
     said += f": {message.rstrip('.')}" if message else ""
     if status < 400:
-        to = _one_line(headers.get("Location", "nowhere"))
+        to = told(headers.get("Location", "nowhere"))
         return FatalAPIError(f"{said}: {url} redirects to {to}: correct NEBIUS_BASE_URL")
     if status in (408, 409, 425, 429) or status >= 500:
         return MayPass(said, status, headers)
@@ -375,8 +364,8 @@ def _message(content: bytes, data: Any) -> tuple[str, str]:
         text = content[:20_000].decode("utf-8", "replace").strip()
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S | re.I)
         if title:
-            return _one_line(f"a web page, {html.unescape(title[1]).strip()!r}"), ""
-        return ("a web page" if text[:1] == "<" else _one_line(text)), ""
+            return told(f"a web page, {html.unescape(title[1]).strip()!r}"), ""
+        return ("a web page" if text[:1] == "<" else told(text)), ""
     error = data.get("error")
     inner = error if isinstance(error, dict) else data
     codes = [str(inner[name]) for name in ("code", "status", "type") if inner.get(name)]
@@ -390,97 +379,10 @@ def _message(content: bytes, data: Any) -> tuple[str, str]:
         said = "; ".join(
             f"{path}: {item.get('msg')}" for path, item in zip(paths, items, strict=True)
         )
-    return _one_line(said if isinstance(said, str) else json.dumps(said)), code
-
-
-def _one_line(text: str, limit: int = 300) -> str:
-    """`text` on one line, whitespace folded, control characters shown, cut at `limit`."""
-    text = " ".join(text[: 4 * limit].split())
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= limit else text[:limit] + "..."
-
-
-def read_answer(data: Any, model: str) -> tuple[Completion, str]:
-    """A 200's completion, and why it cannot be used, or ""."""
-    usage = _object(_object(data).get("usage"))
-    choices = _object(data).get("choices")
-    choice = _object(choices[0] if isinstance(choices, list) and choices else None)
-    message = _object(choice.get("message"))
-    finish = choice.get("finish_reason")
-    finish = finish if isinstance(finish, str) and finish else "stop"
-    text, thought, closed = _without_thinking(_text_of(message.get("content")))
-    reasoning = thought or next(
-        (r for k in ("reasoning_content", "reasoning") if isinstance(r := message.get(k), str)), ""
-    )
-    completion = Completion(
-        text=text,
-        finish_reason=finish,
-        prompt_tokens=read_whole(usage.get("prompt_tokens")),
-        completion_tokens=read_whole(usage.get("completion_tokens")),
-        model=model,
-        reasoning=reasoning,
-    )
-    refusal = message.get("refusal")
-    if not choice:
-        return completion, "no choices in the answer"
-    if isinstance(refusal, str) and refusal and not text:
-        return completion, f"the model refused: {_one_line(refusal)}"
-    if finish == "content_filter":
-        return completion, "the server's content filter stopped the answer"
-    if finish == "error":
-        return completion, "the server broke off the answer with an error"
-    if text and closed:
-        return completion, ""
-    if reasoning or not closed:
-        return completion, (
-            "it only thought and did not answer: raise max_tokens or switch thinking off, such as "
-            """NEBIUS_EXTRA_BODY='{"reasoning_effort": "none"}' or """
-            """'{"chat_template_kwargs": {"enable_thinking": false}}'"""
-        )
-    return completion, f"no text in the answer (finish_reason {_one_line(finish)})"
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text_of(content: Any) -> str:
-    if isinstance(content, list):
-        parts = [p.get("text") if isinstance(p, dict) else p for p in content]
-        return "".join(p for p in parts if isinstance(p, str))
-    return content if isinstance(content, str) else ""
-
-
-def _without_thinking(text: str) -> tuple[str, str, bool]:
-    """The text after its <think> blocks, what they held, and whether every one was closed."""
-    if "think>" not in text:
-        return text.strip(), "", True
-    thoughts = re.findall(r"<think>(.*?)</think>", text, re.S)
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.S)
-    if "</think>" in text:  # its beginning was swallowed: all before it is thinking
-        before, _, text = text.rpartition("</think>")
-        thoughts.insert(0, before)
-    text, unclosed, rest = text.partition("<think>")
-    return text.strip(), "\n".join([*thoughts, rest]).strip(), not unclosed
+    return told(said if isinstance(said, str) else json.dumps(said)), code
 
 
 # --- numbers as servers write them
-
-
-def read_number(value: Any) -> float | None:
-    """A finite number of at least 0 from a JSON number or string, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def read_whole(value: Any) -> int | None:
-    number = read_number(value)
-    return None if number is None else int(number)
 
 
 UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}

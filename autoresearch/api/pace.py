@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from autoresearch.api.exchange import FatalAPIError, Interrupted, MayPass, read_number, read_seconds
+from autoresearch.api.answer import read_number
+from autoresearch.api.exchange import FatalAPIError, Interrupted, MayPass, read_seconds
 
 BACKOFF_SECONDS = (1.0, 60.0)  # shortest and longest wait that the server did not name
 LONGEST_WAIT = 120.0  # seconds, whatever the server names

@@ -18,10 +18,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from autoresearch.files.record import Experiment, Trial
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -31,53 +33,6 @@ CHUNK = 1 << 20  # bytes of the file in memory at a time; a longer record takes 
 
 class ResultsError(Exception):
     """The file cannot be read, written or locked; it stands as it was before. Ends the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One response to one input."""
-
-    input: str
-    response: str
-    score: float  # 0..10
-    criteria: dict[str, float]  # criterion label -> 0..1
-    reason: str  # what was missed, one line; "" when nothing
-    finish: str = "stop"  # "length" when the reply was cut at max_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """One record of results.json, in the order in which its fields are written."""
-
-    iteration: int | None  # proposals 1..; a confirmation: the target that it confirms
-    kind: str = "proposal"  # baseline | proposal | confirmation | ablation
-    strategy: str = ""
-    thought: str = ""
-    prompt: str = ""
-    response: str = ""  # of the trial whose score lies nearest the mean
-    score: float | None = None  # mean of the trials; None when it failed
-    trials: tuple[Trial, ...] = ()  # pass after pass, each in the order of the inputs
-    tokens: int | None = None  # prompt + completion of every billed call
-    cost: float | None = None  # USD; None when a price is unknown
-    seconds: float | None = None
-    timestamp: str = ""  # ISO 8601, UTC
-    models: dict[str, str] = field(default_factory=dict)  # role -> model id
-    program: str = ""  # digest of what was asked
-    criteria: str = ""  # digest of how it was scored
-    error: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)  # fields that we do not know
-
-    def passes(self) -> list[float]:
-        """Mean score of each whole pass, a pass being one trial per distinct input.
-
-        [score] for a record without trials, [] for a failed one.
-        """
-        if self.score is None:
-            return []
-        length = len({trial.input for trial in self.trials})
-        scores = [trial.score for trial in self.trials]
-        starts = range(0, len(scores) - length + 1, length) if length else ()
-        return [math.fsum(scores[s : s + length]) / length for s in starts] or [self.score]
 
 
 # ---- one record: JSON object <-> Experiment
@@ -444,6 +399,17 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
         raise ResultsError(
             f"cannot {doing} {path}: {reason(error)}; "
             "check the path, its permissions and the room on disk"
+        ) from error
+
+
+def begin_afresh(path: Path) -> None:
+    """Remove the file of an earlier demo."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultsError(
+            f"{path} of an earlier demo cannot be removed: {reason(error)}; "
+            "run the demo in a folder that you can write to"
         ) from error
 
 

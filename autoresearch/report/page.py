@@ -16,20 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.files.results import Experiment, Trial
-from autoresearch.report.terminal import (
-    count,
-    grounds,
-    interval,
-    margin,
-    money,
-    search_rows,
-    shortest,
-    visible,
-)
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.report.terminal import grounds, interval, margin, search_rows, shortest
 from autoresearch.search.confirmation import Confirmation, outcome
 from autoresearch.search.history import History, Standing
 from autoresearch.search.intervals import Interval
+from autoresearch.text import count, money, visible
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -7,10 +7,10 @@ command or a page as markup. Which prompt is best, and how sure that is, history
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
-import re
 import sys
 import textwrap
 import threading
@@ -19,10 +19,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.files.results import Experiment
-from autoresearch.search.confirmation import Ablation, Confirmation, outcome
+from autoresearch.files.record import Experiment
+from autoresearch.search.ablation import Ablation
+from autoresearch.search.confirmation import Confirmation, outcome
 from autoresearch.search.history import History, Standing
 from autoresearch.search.intervals import Interval
+from autoresearch.text import count, duration, money, visible
 
 if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
     from rich.console import Console
@@ -35,12 +37,6 @@ EXCERPT = 3  # lines shown of a prompt or a response, unless --verbose
 GREEN, BLUE = "color(29)", "color(31)"  # dark enough for white, light enough for black
 Z95 = 1.96  # half a 95 % interval, in standard deviations
 
-# C0, DEL, C1, bidi marks and overrides, line separators, lone surrogates, invisible tags; but not
-# the newline, nor the joiners that emoji and several scripts are written with.
-HIDDEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-    "\ufeff\U000e0000-\U000e007f]"
-)
 
 Row = tuple[str, str]  # label, text
 Part = tuple[str, str]  # text, style on a terminal
@@ -49,36 +45,10 @@ Part = tuple[str, str]  # text, style on a terminal
 # --- words and numbers ---
 
 
-def visible(text: str) -> str:
-    r"""`text` with all that a terminal would obey or hide as JSON escapes: ESC becomes \u001b."""
-    text = text.replace("\r\n", "\n").replace("\t", "    ")
-    return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
-
-
 def excerpt(text: str, length: int) -> str:
     """`text` on one line of at most `length` characters."""
     line = " ".join(visible(text).split())
     return line if len(line) <= length else line[: length - 3].rstrip() + "..."
-
-
-def count(n: int, one: str, many: str = "") -> str:
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 0.1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def money(cost: float) -> str:
-    """US dollars, with digits enough that a small sum is not rounded to nothing."""
-    return f"${cost:,.2f}" if cost >= 0.1 or cost == 0 else f"${cost:.2g}"
 
 
 def margin(standing: Standing) -> float:
@@ -255,11 +225,9 @@ class Display:
     Every method may be called from any thread.
     """
 
-    def __init__(
-        self, *, target: int, verbose: bool = False, quiet: bool = False, simulated: bool = False
-    ) -> None:
-        self.target = target
-        self.verbose, self.quiet, self.simulated = verbose, quiet, simulated
+    def __init__(self, options: argparse.Namespace, *, simulated: bool = False) -> None:
+        self.target, self.results = options.iterations, options.results
+        self.verbose, self.quiet, self.simulated = options.verbose, options.quiet, simulated
         self.console: Console | None = None
         self.bar: Progress | None = None
         self.started, self.ended = time.monotonic(), 0  # proposals of this run, not of the file
@@ -289,6 +257,15 @@ class Display:
         """A notice; none when quiet."""
         if not self.quiet:
             self._line((visible(line), ""))
+
+    def tell(self, notices: list[str]) -> None:
+        """Say each notice once: the list is empty then."""
+        while notices:
+            self.say(notices.pop(0))
+
+    def start(self, program: str, model: str, done: int) -> None:
+        begins = f"going on after experiment {done}" if done else "begins"
+        self.say(f"{program}, {model}, {self.results}: {begins}, {self.target} in all")
 
     def wait(self, line: str) -> None:
         """A wait for a retry: above the bar, or on stderr where that is not this terminal."""
@@ -330,8 +307,10 @@ class Display:
                 self._last(history)
             self._line()
 
-    def ablation(self, result: Ablation) -> None:
+    def ablation(self, result: Ablation | None) -> None:
         """What each sentence is worth, and the prompt without those worth nothing measurable."""
+        if result is None:
+            return
         with self.lock:
             self._title("what each sentence is worth, with its 95 % interval")
             for sentence, worth in result.sentences:

@@ -11,33 +11,39 @@ confirmation goes on where it stopped.
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from autoresearch.files.results import Experiment
-from autoresearch.search.history import CONTENDERS, History, Standing, normalise
+from autoresearch.files.record import Experiment
+from autoresearch.search.history import CONTENDERS, History, Standing
 from autoresearch.search.intervals import Interval, mean_interval, paired, welch
+from autoresearch.text import normalise
 
 ROUND = 24  # passes in one round of halving, shared by its contenders
 FINAL = 15  # fresh passes of the winner and of the baseline, more where the noise is large
 FINAL_MOST = 60
 STANDARD_ERROR = 0.25  # points: what the final passes bring the reported mean down to
 SAMPLE = 5  # held-out inputs from which they stand for others of their kind
-SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
-ABLATION = 8  # fresh passes of the prompt without one of its sentences
 
 
 @dataclass(frozen=True)
 class Step:
-    """A measurement to make: `passes` of `prompt`, on the held-out inputs where `held_out`."""
+    """What to do next: `passes` of `prompt`, on the held-out inputs where `held_out`.
+
+    A proposal's prompt and passes show only while it runs.
+    """
 
     stage: str
     prompt: str
     passes: int
     held_out: bool = False
+    kind: str = "confirmation"
+    iteration: int = 0
+
+    def of(self, passes: int) -> Step:
+        return replace(self, passes=passes)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def next_steps(history: History, target: int, held_out: Collection[str] = ()) ->
         prompts = list(dict.fromkeys((survivors[0].prompt, baseline.prompt)))
         on_held_out = bool(held_out)
     missing = [(p, passes - len(done.get(normalise(p), []))) for p in prompts]
-    return [Step(stage, prompt, n, on_held_out) for prompt, n in missing if n > 0]
+    return [Step(stage, prompt, n, on_held_out, iteration=target) for prompt, n in missing if n > 0]
 
 
 def outcome(history: History, target: int | None = None) -> Confirmation | None:
@@ -234,61 +240,3 @@ def _by_input(records: Iterable[Experiment]) -> list[float]:
 
 def _inputs(records: Iterable[Experiment]) -> set[str]:
     return {trial.input for record in records for trial in record.trials}
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What each sentence is worth, and the prompt without those worth nothing measurable."""
-
-    sentences: list[tuple[str, Interval]]
-    shortened: str
-    loss: Interval | None  # of the shortened prompt; None where nothing was left out
-
-
-def split_sentences(prompt: str) -> list[str]:
-    """The sentences and list items of a prompt, each with the white space before it; joined they
-    are the prompt again."""
-    return [part for part in SENTENCE_END.split(prompt) if part.strip()]
-
-
-def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
-    """The measurements that are still missing, or else the result."""
-    parts = split_sentences(prompt)
-    variants = {"whole": prompt}
-    variants |= {f"without {i + 1}": _without(parts, {i}) for i in range(len(parts))}
-    if missing := _missing(history, target, variants, ABLATION):
-        return missing
-    floor = 0.0 if history.deterministic else (history.noise or 0.0) / 4
-    whole = _passes(history, target, "whole", prompt)
-    worth = [
-        welch(whole, _passes(history, target, stage, variant), floor)
-        for stage, variant in list(variants.items())[1:]
-    ]
-    sentences = [(part.strip(), value) for part, value in zip(parts, worth, strict=True)]
-    order = sorted(range(len(parts)), key=lambda i: worth[i].mean)
-    idle = [i for i in order if worth[i].low <= 0][: len(parts) - 1]
-    while idle:
-        stage, shortened = f"shortened by {len(idle)}", _without(parts, set(idle))
-        if missing := _missing(history, target, {stage: shortened}, FINAL):
-            return missing
-        loss = welch(whole, _passes(history, target, stage, shortened), floor)
-        if loss.low <= 0:
-            return Ablation(sentences, shortened, loss)
-        idle.pop()  # together they do matter: the one of most worth comes back
-    return Ablation(sentences, prompt, None)
-
-
-def _without(parts: Sequence[str], left_out: set[int]) -> str:
-    return "".join(part for i, part in enumerate(parts) if i not in left_out).strip()
-
-
-def _missing(history: History, target: int, variants: dict[str, str], passes: int) -> list[Step]:
-    missing = [
-        Step(stage, prompt, passes - len(_passes(history, target, stage, prompt)))
-        for stage, prompt in variants.items()
-    ]
-    return [step for step in missing if step.passes > 0]
-
-
-def _passes(history: History, target: int, stage: str, prompt: str) -> list[float]:
-    return _pooled(_records(history, "ablation", target, stage)).get(normalise(prompt), [])

@@ -20,8 +20,9 @@ from threading import RLock
 
 from rapidfuzz import fuzz, process
 
-from autoresearch.files.results import Experiment, Trial
+from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.intervals import Interval, welch
+from autoresearch.text import normalise
 
 PASSES = 4  # passes that a prompt can earn by racing
 PLATEAU = 15  # proposals without a new leader
@@ -81,11 +82,6 @@ class _Tally:
             delta = value - self.mean
             self.mean += delta / self.n
             self.squares += delta * (value - self.mean)
-
-
-def normalise(prompt: str) -> str:
-    """A prompt's identity: white space is folded, nothing else."""
-    return " ".join(prompt.split())
 
 
 def _letters(text: str) -> int:

@@ -27,7 +27,8 @@ from statistics import fmean
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-MODEL = "simulated/model"
+from autoresearch.simulator import MODEL
+
 PRICES = {"prompt": "0.0000002", "completion": "0.0000006"}  # USD per token
 CONTEXT_LENGTH = 131_072  # tokens
 RATE_WITHOUT_LIMIT = 6000  # requests per minute, what /models says when no limit is set

@@ -29,6 +29,8 @@ from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from autoresearch.files.record import Response
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "program.md"
 MODEL = "simulated/model"
@@ -116,8 +118,9 @@ def article(marks_path: str, experiments: int) -> int:
     each over a new connection, and results.json written anew and whole after each."""
     import requests
 
-    from agent import SYSTEM, parse_proposal
+    from agent import SYSTEM
     from autoresearch.files.program import load_program
+    from autoresearch.search.proposal import parse_proposal
     from scorer import score
 
     url = f"{os.environ['NEBIUS_BASE_URL']}/chat/completions"
@@ -138,7 +141,7 @@ def article(marks_path: str, experiments: int) -> int:
         asked = f"{program.goal}\n\nThe last attempts:\n\n{last}\n\nPropose a better prompt."
         prompt = parse_proposal(call(SYSTEM, asked, 1.0))[1]
         response = call(prompt, program.question(given), 0.0)
-        value = score(None, program, given, response).value
+        value = score(None, program, Response(given, response)).score
         records.append(
             {"prompt": prompt, "response": response, "score": value, "timestamp": time.time()}
         )

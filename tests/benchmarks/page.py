@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from autoresearch.files.results import Experiment, Trial
+from autoresearch.files.record import Experiment, Trial
 from autoresearch.report.page import write_page
 from autoresearch.search.confirmation import Step, next_steps
 from autoresearch.search.history import History

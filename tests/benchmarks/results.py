@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from autoresearch.files.results import Experiment, Results, Trial
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.files.results import Results
 
 APPENDS = 300  # to each file, in turn
 TEXTS = {

@@ -21,17 +21,23 @@ from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from agent import STRATEGIES, SYSTEM, parse_proposal
+from agent import STRATEGIES, SYSTEM
+from autoresearch.api.answer import Completion
 from autoresearch.files.program import Program, load_program
-from autoresearch.files.results import Experiment, Results
+from autoresearch.files.record import Experiment, Response
+from autoresearch.files.results import Results
+from autoresearch.night import Night
 from autoresearch.options import parse_arguments
-from autoresearch.report.terminal import Display, count
-from autoresearch.search.confirmation import outcome
+from autoresearch.report.reports import Reports
+from autoresearch.report.terminal import Display
+from autoresearch.search.confirmation import Step, outcome
 from autoresearch.search.intervals import paired
+from autoresearch.search.proposal import parse_proposal
+from autoresearch.search.series import open_history
 from autoresearch.simulator.server import LANDSCAPES, Landscape, World
-from client import Client, Completion, Usage
-from experiment import open_history
-from main import Interruption, Run, search
+from autoresearch.text import count
+from client import Client, Usage
+from main import Run, search
 from scorer import score
 
 LATENCY = 0.002  # seconds of a simulated call, where numbers of workers are compared
@@ -75,7 +81,7 @@ class WorldClient:
 class NoFile:
     """Results that are not kept."""
 
-    notices: tuple[str, ...] = ()
+    notices: list[str] = []
 
     def append(self, experiment: Experiment) -> None: ...
 
@@ -83,14 +89,13 @@ class NoFile:
 def this_search(world: WorldClient, program: Program, options: argparse.Namespace) -> Outcome:
     client = cast(Client, world)
     history, _ = open_history([], program, world.models, world.temperatures["task"])
-    display = Display(target=options.iterations, quiet=True)
-    running = cast(Interruption, argparse.Namespace(signal=0))
-    run = Run(
-        program, client, cast(Results, NoFile()), history, display, options, running, at_once=1
-    )
+    display = Display(options)
+    reports, results = Reports(display, options, program.text), cast(Results, NoFile())
+    night: Night[Step, Experiment] = Night(options, world.total, world.stop)
+    run = Run(options, program, client, results, history, display, reports, night, 1)
     search(run)
     found = outcome(history)
-    assert found is not None, run.fatal
+    assert found is not None, night.fatal
     score = found.winner_score
     true = world.landscape.true_score(found.best)
     name = f"this search, {count(options.workers, 'worker')}"
@@ -114,7 +119,7 @@ def best_of(
 def sampled(world: WorldClient, program: Program, prompt: str) -> float:
     given = program.inputs[0]
     reply = world.generate_response(prompt, program.question(given), role="task")
-    return score(None, program, given, reply.text).value
+    return score(cast(Client, world), program, Response(given, reply.text)).score
 
 
 def last_three(attempts: Attempts) -> str:

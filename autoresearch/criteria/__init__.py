@@ -1,0 +1,108 @@
+"""The kinds of criteria: each marks one response from 0 to 1.
+
+A new kind is one function and its line in `KINDS`. Only `judge` asks a model. What cannot be marked
+is a `ScoreError`, never a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+from autoresearch.criteria import answers, lengths, phrases, structure
+from autoresearch.criteria.kind import Kind, Mark, ScoreError
+from autoresearch.files.inputs import Input, ProgramError, fill
+from autoresearch.files.program import Criterion, Program
+from autoresearch.text import one_line, short, unknown
+
+KINDS: dict[str, Kind] = {
+    "words": Kind(lengths.read_band, lengths.words),
+    "sentences": Kind(lengths.read_band, lengths.sentences),
+    "mentions": Kind(phrases.read_groups, phrases.mentions),
+    "avoids": Kind(phrases.read_groups, phrases.avoids),
+    "matches": Kind(phrases.read_pattern, phrases.matches, quote=regex.escape),
+    "equals": Kind(answers.read_literal, answers.equals),
+    "json": Kind(structure.read_keys, structure.json_keys),
+    "similar": Kind(answers.read_literal, answers.similar),
+    "judge": Kind(answers.read_literal, mark=None),
+}
+
+AGAINST_GOAL = Criterion("judge", "goal")
+
+
+def criteria_of(program: Program) -> tuple[Criterion, ...]:
+    return program.criteria or (AGAINST_GOAL,)
+
+
+def is_judge(criterion: Criterion) -> bool:
+    return criterion.kind in KINDS and KINDS[criterion.kind].mark is None
+
+
+def needs_judge(program: Program) -> bool:
+    return bool(judge_labels(program))
+
+
+def judge_labels(program: Program) -> list[str]:
+    return [c.label for c in criteria_of(program) if is_judge(c)]
+
+
+def weighted(
+    criteria: tuple[Criterion, ...], marks: Mapping[str, Mark]
+) -> tuple[float, dict[str, float], str]:
+    """The score 0 to 10, the mark of each label, and what was missed, one line."""
+    for label, (mark, _) in marks.items():
+        if not 0 <= mark <= 1:  # holds for NaN too
+            raise ScoreError(f"'{label}' gave the mark {mark}, expected 0 to 1")
+    total = sum(c.weight for c in criteria)
+    value = 10 * sum(c.weight * marks[c.label][0] for c in criteria) / total
+    missed = [reason for mark, reason in (marks[c.label] for c in criteria) if mark < 1 and reason]
+    return (
+        min(value, 10.0),  # a sum of shares may exceed 1 by a rounding error
+        {c.label: float(marks[c.label][0]) for c in criteria},
+        one_line("; ".join(missed)),
+    )
+
+
+def by_rule(criterion: Criterion, given: Input, response: str) -> Mark:
+    """The mark of a rule; whatever keeps it from giving one is a ScoreError."""
+    kind = KINDS.get(criterion.kind)
+    if kind is None or kind.mark is None:
+        raise ScoreError(f"no rule can mark '{criterion.label}'")
+    try:
+        return kind.mark(read_argument(criterion, given), response)
+    except (ValueError, RecursionError) as error:
+        raise ScoreError(f"'{criterion.label}': {error}") from error
+
+
+def read_argument(criterion: Criterion, given: Input) -> Any:
+    """The filled argument as its kind reads it; raises ValueError."""
+    quote = KINDS[criterion.kind].quote
+    literal = Input(quote(given.text), quote(given.expected or ""))
+    return parsed(criterion.kind, fill(criterion.argument, literal))
+
+
+@lru_cache(maxsize=4096)
+def parsed(kind: str, argument: str) -> Any:
+    return KINDS[kind].parse(argument)
+
+
+def check_criteria(program: Program) -> None:
+    """Raises ProgramError, naming the line, for a kind or an argument that cannot be used."""
+    for criterion in program.criteria:
+        if criterion.kind not in KINDS:
+            raise ProgramError(
+                f"{criterion.where}: unknown criterion kind {unknown(criterion.kind, tuple(KINDS))}"
+            )
+        filled = "{input}" in criterion.argument or "{expected}" in criterion.argument
+        every = program.inputs + program.held_out
+        for given in every if filled else every[:1]:
+            try:
+                read_argument(criterion, given)
+            except ValueError as error:
+                source = f" (for the input '{short(given.text)}')" if filled else ""
+                raise ProgramError(
+                    f"{criterion.where}: {criterion.kind}: {error}{source}"
+                ) from error

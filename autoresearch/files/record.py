@@ -1,0 +1,100 @@
+"""One record of results.json: an experiment and its trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from statistics import fmean
+from typing import Any
+
+from autoresearch.files.inputs import Input
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a model answered to one input; `finish` is "length" when the reply was cut."""
+
+    given: Input
+    text: str
+    finish: str = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One response to one input."""
+
+    input: str
+    response: str
+    score: float  # 0..10
+    criteria: dict[str, float]  # criterion label -> 0..1
+    reason: str  # what was missed, one line; "" when nothing
+    finish: str = "stop"  # "length" when the reply was cut at max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One record of results.json, in the order in which its fields are written."""
+
+    iteration: int | None  # proposals 1..; a confirmation: the target that it confirms
+    kind: str = "proposal"  # baseline | proposal | confirmation | ablation
+    strategy: str = ""
+    thought: str = ""
+    prompt: str = ""
+    response: str = ""  # of the trial whose score lies nearest the mean
+    score: float | None = None  # mean of the trials; None when it failed
+    trials: tuple[Trial, ...] = ()  # pass after pass, each in the order of the inputs
+    tokens: int | None = None  # prompt + completion of every billed call
+    cost: float | None = None  # USD; None when a price is unknown
+    seconds: float | None = None
+    timestamp: str = ""  # ISO 8601, UTC
+    models: dict[str, str] = field(default_factory=dict)  # role -> model id
+    program: str = ""  # digest of what was asked
+    criteria: str = ""  # digest of how it was scored
+    error: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)  # fields that we do not know
+
+    def passes(self) -> list[float]:
+        """Mean score of each whole pass, a pass being one trial per distinct input.
+
+        [score] for a record without trials, [] for a failed one.
+        """
+        if self.score is None:
+            return []
+        length = len({trial.input for trial in self.trials})
+        scores = [trial.score for trial in self.trials]
+        starts = range(0, len(scores) - length + 1, length) if length else ()
+        return [math.fsum(scores[s : s + length]) / length for s in starts] or [self.score]
+
+    def spoilt(self, error: str) -> Experiment:
+        """The record of a failure: no score, no trials; an error is never a score."""
+        return replace(self, score=None, trials=(), response="", error=error)
+
+    def stamped(
+        self,
+        tokens: int,
+        cost: float | None,
+        seconds: float,
+        models: Mapping[str, str],
+        program: str,
+        criteria: str,
+    ) -> Experiment:
+        """The record with what it took, when it ended, and by which digests it was made."""
+        return replace(
+            self,
+            tokens=tokens,
+            cost=cost,
+            seconds=round(seconds, 3),
+            timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            models=dict(models),
+            program=program,
+            criteria=criteria,
+        )
+
+    def scored(self, trials: Iterable[Trial]) -> Experiment:
+        """The record with these trials: their mean as its score, the response nearest on top."""
+        trials = tuple(trials)
+        mean = fmean(trial.score for trial in trials)
+        typical = min(trials, key=lambda trial: abs(trial.score - mean))
+        return replace(self, trials=trials, score=mean, response=typical.response)

@@ -1,0 +1,163 @@
+"""Jobs in flight, limits, signals; what a job does is not known here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+from autoresearch.text import visible
+
+FAILURES = 5  # failed jobs in a row that end the night
+AT_ONCE = 8  # calls side by side within one experiment
+
+STOPPING = b"\nstopping: what runs is ended and recorded first; Ctrl-C again drops it\n"
+DROPPED = b"\ndropped what was running; everything recorded is safe\n"
+CURSOR = b"\033[?25h"  # the progress bar had hidden it
+
+
+def ends_in_one_line(command: Callable[[], int], told: tuple[type[Exception], ...]) -> int:
+    """The command's exit code; an error of the kinds `told` is one line on stderr, and code 1."""
+    for name in ("stdout", "stderr"):  # one that was closed before we began
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    try:
+        return command()
+    except told as error:
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output is gone; what was recorded stands
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        what, why = error.filename or "what this command prints", error.strerror or str(error)
+        print(f"error: {what} cannot be written: {why.lower()}", file=sys.stderr)
+    return 1
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM: the first lets running experiments end, the second drops them."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.stop, self.signal = stop, 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            os.write(2, DROPPED + (CURSOR if os.isatty(2) else b""))
+            os._exit(128 + number)
+        self.signal = number
+        os.write(2, STOPPING)
+        self.stop()
+
+
+class NightError(Exception):
+    """The night cannot go on: too much of it fails."""
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Night(Generic[Item, Result]):
+    """Jobs in flight until there is no next one, a limit is reached, or a person stops it.
+
+    `spent` has `charged` (USD) and `tokens`.
+    """
+
+    options: argparse.Namespace
+    spent: Any
+    stop: Callable[[], None]
+    started: float = field(default_factory=time.monotonic)
+    fatal: Exception | None = None
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.interruption = Interruption(self.stop)
+
+    def goes_on(self) -> bool:
+        return not (self.fatal or self.interruption.signal or self.limit())
+
+    def fail(self, error: Exception) -> None:
+        """Begin nothing more; the first such error counts."""
+        self.fatal = self.fatal or error
+
+    def count(self, failure: str | None) -> None:
+        """A job ended, with a failure or without."""
+        self.failures = self.failures + 1 if failure else 0
+        if self.failures >= FAILURES:
+            self.fail(NightError(f"{FAILURES} experiments in a row failed: {failure}"))
+
+    def limit(self) -> str:
+        """The limit of this start that is used up, in words; empty while there is room."""
+        spent, most = self.spent, self.options
+        hours = (time.monotonic() - self.started) / 3600
+        if most.max_cost is not None and spent.charged >= most.max_cost:
+            return f"--max-cost {most.max_cost:g} is reached: ${spent.charged:.4f} spent"
+        if most.max_tokens is not None and spent.tokens >= most.max_tokens:
+            return f"--max-tokens {most.max_tokens} is reached: {spent.tokens} tokens used"
+        if most.max_hours is not None and hours >= most.max_hours:
+            return f"--max-hours {most.max_hours:g} is reached"
+        return ""
+
+    def work(
+        self,
+        next_job: Callable[[Collection[Item]], Item | None],
+        carry_out: Callable[[Item], Result],
+        ended: Callable[[Future[Result]], None],
+        keep: Callable[[Result], None],
+    ) -> None:
+        """Keep --workers jobs running, `ended` told of each, until there is no next one.
+
+        After an error that nobody foresaw `keep` gets what still ends: it was paid for.
+        """
+        running: dict[Future[Result], Item] = {}
+        with ThreadPoolExecutor(self.options.workers) as pool:
+            try:
+                while True:
+                    while len(running) < self.options.workers and self.goes_on():
+                        job = next_job(running.values())
+                        if job is None:
+                            break
+                        running[pool.submit(carry_out, job)] = job
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        del running[future]
+                        ended(future)
+            finally:
+                for future in running:
+                    with suppress(Exception):
+                        keep(future.result())
+
+    def exit_code(self, notify: Callable[[str], None]) -> int:
+        """0, or 128 + the signal that ended the night; raises what was fatal."""
+        if self.fatal is not None:
+            raise self.fatal
+        if limit := self.limit():
+            notify(f"{limit}; everything is kept, the same command goes on")
+        return 128 + self.interruption.signal if self.interruption.signal else 0
+
+
+def side_by_side(
+    function: Callable[[Item], Result], items: Sequence[Item], at_once: int
+) -> list[Result]:
+    """The function's results in order; after an error the calls that have not begun are dropped."""
+    if min(at_once, len(items)) <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(at_once, len(items))) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            future.cancel()
+    return [future.result() for future in futures]

@@ -1,0 +1,80 @@
+"""Words as people read them: shortened, quoted, made harmless, counted."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+
+# C0, DEL, C1, bidi marks and overrides, line separators, lone surrogates, invisible tags; but not
+# the newline, nor the joiners that emoji and several scripts are written with.
+HIDDEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+    "\ufeff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    r"""`text` with all that a terminal would obey or hide as JSON escapes: ESC becomes \u001b."""
+    text = text.replace("\r\n", "\n").replace("\t", "    ")
+    return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def money(cost: float) -> str:
+    """US dollars, with digits enough that a small sum is not rounded to nothing."""
+    return f"${cost:,.2f}" if cost >= 0.1 or cost == 0 else f"${cost:.2g}"
+
+
+def nearest(word: str, known: tuple[str, ...]) -> str:
+    """The known word that a misspelt one was meant to be; "" when none resembles it."""
+    lowered = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold(), lowered, n=1, cutoff=0.6)
+    return lowered[close[0]] if close else ""
+
+
+def unknown(word: str, known: tuple[str, ...]) -> str:
+    """How an error names an unknown word: itself, what it may have been, and all that are known."""
+    meant = nearest(word, known)
+    hint = f" (did you mean '{meant}'?)" if meant else ""
+    return f"'{short(word)}'{hint}; known: {', '.join(known)}"
+
+
+def one_line(text: str) -> str:
+    """Text on one line, control characters made visible."""
+    joined = " ".join(text.split())
+    if joined.isprintable():
+        return joined
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+
+
+def short(text: str, limit: int = 60) -> str:
+    """The beginning of a text, as error messages and reasons quote it."""
+    line = one_line(text[: 4 * limit])
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def normalise(prompt: str) -> str:
+    """A prompt's identity: white space is folded, nothing else."""
+    return " ".join(prompt.split())
+
+
+def fenced(text: str) -> str:
+    """Text as data: in a code fence longer than any run of backticks in it, which cannot end it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
