@@ -11,7 +11,6 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,7 +33,7 @@ try:
     from autoresearch.search.confirmation import Step
     from autoresearch.search.history import History
     from autoresearch.search.proposal import ProposalError
-    from autoresearch.search.race import is_complete, passes_due, phases
+    from autoresearch.search.race import is_complete, passes_due, phases, unconfirmed
     from autoresearch.search.series import open_history
     from autoresearch.simulator import MODEL
     from client import Client, Usage
@@ -48,9 +47,7 @@ except ModuleNotFoundError as missing:
 except KeyboardInterrupt:
     sys.exit(130)
 
-SEED = 1  # of the demo
 DEMO = "demo: a simulated model, no key, no network; no figure here is about a real one"
-ALL_DONE = "all {done} iterations are done; --iterations N goes on to a larger number"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +78,7 @@ def demo(options: argparse.Namespace, program: Program) -> int:
 
     begin_afresh(options.results)
     print(DEMO)
-    with Simulator(seed=SEED) as server:
+    with Simulator(seed=1) as server:
         client = Client("none", server.url, dict.fromkeys(TEMPERATURES, MODEL))
         code = research(options, program, client, at_once=1)  # in order: it can be repeated
     print(DEMO)
@@ -109,31 +106,26 @@ def research(
     """Search until the target, or what is left of it, and report; the exit code."""
     display = Display(options, simulated=MODEL in client.models.values())
     client.notify = display.wait
-    night: Night[Step, Experiment] = Night(options, client.total, client.stop)
+    night: Night[Step, Experiment] = Night(options, client.total, client.stop, Interrupted)
     with Results(options.results) as results, display:
         display.tell(results.notices)
         history, notices = opened(results, program, client)
         reports = Reports(display, options, program.text)
         run = Run(options, program, client, results, history, display, reports, night, at_once)
         if is_complete(history, program, options):
-            display.tell([*notices, ALL_DONE.format(done=history.completed)])
+            done = f"all {history.completed} iterations are done"
+            display.tell([*notices, f"{done}; --iterations N goes on to a larger number"])
         else:
             try:
                 begin(run, notices)
             except Interrupted:
-                return 128 + night.interruption.signal
+                return night.exit_code(display.wait)
             search(run)
         if options.ablate:
             display.ablation(taken_apart(run.history))
         else:
             reports.conclude(run.history)
-        return night.exit_code(display.wait)
-
-
-def digests(run: Run) -> tuple[str, str]:
-    """What is asked, and how it is scored: records with the same belong together."""
-    model, temperature = run.client.models["task"], run.client.temperatures["task"]
-    return run.program.digest(model, temperature), run.program.criteria_digest()
+        return night.exit_code(display.wait, unconfirmed(run.history, program, options))
 
 
 def opened(results: Results, program: Program, client: Client) -> tuple[History, list[str]]:
@@ -154,10 +146,10 @@ def begin(run: Run, notices: list[str]) -> None:
 
 def search(run: Run) -> None:
     """The baseline, proposals until enough of them are scored, then the confirmation."""
-    for next_step in phases(run.history, run.program, run.options):
+    for phase in phases(run.history, run.program, run.options):
         if run.night.goes_on():
             carry, ended = partial(carry_out, run), partial(record, run)
-            run.night.work(next_step, carry, ended, run.results.append)
+            run.night.work(phase.next_step, carry, ended, phase.ahead)
 
 
 def carry_out(run: Run, step: Step) -> Experiment:
@@ -184,27 +176,19 @@ def carry_out(run: Run, step: Step) -> Experiment:
         raise
     except (APIError, ProposalError, ScoreError) as error:
         experiment = experiment.spoilt(str(error))
+    digest = program.digest(client.models["task"], client.temperatures["task"])
     seconds = time.monotonic() - started
-    return experiment.stamped(spent.tokens, spent.cost, seconds, client.models, *digests(run))
+    return experiment.stamped(
+        spent.tokens, spent.cost, seconds, client.models, digest, program.criteria_digest()
+    )
 
 
-def record(run: Run, ended: Future[Experiment]) -> None:
+def record(run: Run, experiment: Experiment) -> None:
     """Write an ended experiment down, learn from it, show it; a report every 25."""
-    try:
-        experiment = ended.result()
-        run.results.append(experiment)
-    except Interrupted:  # it waited for a retry when Ctrl-C came: it runs again next time
-        return
-    except (FatalAPIError, ResultsError) as error:
-        run.night.fail(error)
-        return
+    run.results.append(experiment)
     took_lead = run.history.add(experiment)
-    try:
-        run.display.tell(run.results.notices)
-        run.display.iteration(experiment, run.history, took_lead)
-    except OSError as error:  # nobody reads on: an end, but what runs is recorded first
-        run.night.fail(error)
-        return
+    run.display.tell(run.results.notices)
+    run.display.iteration(experiment, run.history, took_lead)
     run.night.count(experiment.error)
     done, every = run.history.completed, run.options.report_every
     if experiment.kind == "proposal" and experiment.score is not None:

@@ -29,12 +29,12 @@ from autoresearch.files.program import Criterion, Program
 from autoresearch.night import AT_ONCE
 from autoresearch.search.confirmation import FINAL, ROUND
 from autoresearch.search.history import PASSES
+from autoresearch.search.race import ROUNDS
 from autoresearch.text import count, duration, visible
 
 ENOUGH = 7.0  # points from which a cheap trick is a warning
 STRESSED_INPUTS = 20  # inputs that the tricks are tried on
 LONGEST_TRICK = 1000  # words
-ROUNDS = 3  # of halving, from eight contenders to one
 MESSAGE = 16_000  # characters that the agent reads at most
 RACED = 1.5  # passes of an average proposal, as the demo has them
 

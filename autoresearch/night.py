@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Generic, TypeVar
@@ -72,21 +71,28 @@ Result = TypeVar("Result")
 class Night(Generic[Item, Result]):
     """Jobs in flight until there is no next one, a limit is reached, or a person stops it.
 
-    `spent` has `charged` (USD) and `tokens`.
+    `spent` counts `calls`, `tokens` and `charged` (USD); `stop` ends what waits, with `dropped`.
     """
 
     options: argparse.Namespace
     spent: Any
     stop: Callable[[], None]
+    dropped: type[Exception]
     started: float = field(default_factory=time.monotonic)
     fatal: Exception | None = None
     failures: int = 0
+    limited: str = ""  # the limit that ended something, in words
 
     def __post_init__(self) -> None:
         self.interruption = Interruption(self.stop)
 
-    def goes_on(self) -> bool:
-        return not (self.fatal or self.interruption.signal or self.limit())
+    def goes_on(self, ahead: int = 0) -> bool:
+        """Whether a job may begin, `ahead` calls being kept for what comes after."""
+        if self.fatal or self.interruption.signal:
+            return False
+        limited = self._limit(ahead)
+        self.limited = limited or self.limited
+        return not limited
 
     def fail(self, error: Exception) -> None:
         """Begin nothing more; the first such error counts."""
@@ -98,54 +104,66 @@ class Night(Generic[Item, Result]):
         if self.failures >= FAILURES:
             self.fail(NightError(f"{FAILURES} experiments in a row failed: {failure}"))
 
-    def limit(self) -> str:
-        """The limit of this start that is used up, in words; empty while there is room."""
-        spent, most = self.spent, self.options
+    def _limit(self, ahead: int) -> str:
+        """The limit that is used up or kept for the calls ahead; more than half is never kept."""
+        calls, most = max(1, self.spent.calls), self.options
         hours = (time.monotonic() - self.started) / 3600
-        if most.max_cost is not None and spent.charged >= most.max_cost:
-            return f"--max-cost {most.max_cost:g} is reached: ${spent.charged:.4f} spent"
-        if most.max_tokens is not None and spent.tokens >= most.max_tokens:
-            return f"--max-tokens {most.max_tokens} is reached: {spent.tokens} tokens used"
-        if most.max_hours is not None and hours >= most.max_hours:
-            return f"--max-hours {most.max_hours:g} is reached"
+        for name, used, limit in (
+            ("--max-cost", self.spent.charged, most.max_cost),
+            ("--max-tokens", self.spent.tokens, most.max_tokens),
+            ("--max-hours", hours, most.max_hours),
+        ):
+            if limit is None:
+                continue
+            kept = ahead * used / calls
+            if used >= limit:
+                return f"{name} {limit:g} is reached"
+            if ahead and used + kept >= limit and kept <= limit / 2:
+                return f"{name} {limit:g} is near: the rest went into the confirmation"
         return ""
 
     def work(
         self,
         next_job: Callable[[Collection[Item]], Item | None],
         carry_out: Callable[[Item], Result],
-        ended: Callable[[Future[Result]], None],
-        keep: Callable[[Result], None],
+        ended: Callable[[Result], None],
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
         """Keep --workers jobs running, `ended` told of each, until there is no next one.
 
-        After an error that nobody foresaw `keep` gets what still ends: it was paid for.
+        After an error, foreseen or not, nothing begins any more, and `ended` gets what still ends:
+        it was paid for.
         """
         running: dict[Future[Result], Item] = {}
         with ThreadPoolExecutor(self.options.workers) as pool:
-            try:
-                while True:
-                    while len(running) < self.options.workers and self.goes_on():
-                        job = next_job(running.values())
-                        if job is None:
-                            break
-                        running[pool.submit(carry_out, job)] = job
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        del running[future]
-                        ended(future)
-            finally:
-                for future in running:
-                    with suppress(Exception):
-                        keep(future.result())
+            while True:
+                while len(running) < self.options.workers and self.goes_on(ahead()):
+                    job = next_job(running.values())
+                    if job is None:
+                        break
+                    running[pool.submit(carry_out, job)] = job
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[future]
+                    try:
+                        ended(future.result())
+                    except self.dropped:  # it waited when Ctrl-C came: it runs again next time
+                        continue
+                    except Exception as error:
+                        self.fail(error)
 
-    def exit_code(self, notify: Callable[[str], None]) -> int:
-        """0, or 128 + the signal that ended the night; raises what was fatal."""
+    def exit_code(self, notify: Callable[[str], None], left: str = "") -> int:
+        """0, or 128 + the signal that ended the night; raises what was fatal.
+
+        `left`: what says how to do what a limit or a signal left undone.
+        """
         if self.fatal is not None:
             raise self.fatal
-        if limit := self.limit():
-            notify(f"{limit}; everything is kept, the same command goes on")
+        if self.limited:
+            notify(f"{self.limited}; everything is kept, the same command goes on")
+        if left and (self.limited or self.interruption.signal):
+            notify(left)
         return 128 + self.interruption.signal if self.interruption.signal else 0
 
 

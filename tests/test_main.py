@@ -26,7 +26,7 @@ from random import Random
 import pytest
 
 import main
-from autoresearch.api.exchange import APIError
+from autoresearch.api.exchange import APIError, Interrupted
 from autoresearch.files.program import load_program
 from autoresearch.files.record import Experiment
 from autoresearch.files.results import Results, load
@@ -471,11 +471,20 @@ def test_a_key_that_is_refused_at_night_keeps_what_there_is(command):
 # --- limits and options ---
 
 
+def test_a_limit_keeps_what_the_confirmation_takes(command):
+    with Simulator() as server:
+        printed = command("--max-tokens", "60000", server=server)
+    assert 0 < len(proposals()) < 250
+    assert "confirmed: " in printed.out and "not confirmed" not in printed.err
+    assert "--max-tokens 60000 is near" in printed.err.splitlines()[-1]
+    assert sum(e.tokens or 0 for e in records()) < 66_000
+
+
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (("--max-tokens", "5000"), "--max-tokens 5000 is reached: "),
-        (("--max-cost", "0.002"), "--max-cost 0.002 is reached: $0.00"),
+        (("--max-tokens", "5000"), "--max-tokens 5000 is reached"),
+        (("--max-cost", "0.002"), "--max-cost 0.002 is reached"),
         (("--max-hours", "0.00001"), "--max-hours 1e-05 is reached"),
     ],
     ids=lambda value: value[0],
@@ -484,6 +493,7 @@ def test_a_limit_ends_the_start_with_a_report_and_its_name(command, limit, said)
     with Simulator(latency=0.005) as server:
         printed = command(*limit, server=server)
     assert said in printed.err and "the same command goes on" in printed.err
+    assert "--iterations" in printed.err.splitlines()[-1]
     assert "== report" in printed.out
     assert 0 < len(records()) < 100
 
@@ -603,7 +613,7 @@ def searched(client: WorldClient, workers: int, iterations: int) -> int:
     with Results(Path("results.json")) as results:
         history, _ = open_history(results.experiments, program, client.models, 0.7)
         reports = Reports(display, options, program.text)
-        night: Nights[Step, Experiment] = Nights(options, client.total, client.stop)
+        night: Nights[Step, Experiment] = Nights(options, client.total, client.stop, Interrupted)
         run = main.Run(options, program, client, results, history, display, reports, night, 1)
         main.search(run)
         assert night.fatal is None

@@ -4,35 +4,61 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 
+from autoresearch.criteria import judge_labels
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.search.ablation import ablate, best_prompt
-from autoresearch.search.confirmation import Step, next_steps
+from autoresearch.search.confirmation import FINAL, ROUND, Step, next_steps
 from autoresearch.search.history import PASSES, History
 from autoresearch.text import normalise
 
+ROUNDS = 3  # of halving, from eight contenders to one
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
 
-NextStep = Callable[[Collection[Step]], Step | None]
+
+@dataclass(frozen=True)
+class Phase:
+    """`next_step` gives the step to begin beside those that run, or None at the end; `ahead` the
+    calls to keep for what comes after."""
+
+    next_step: Callable[[Collection[Step]], Step | None]
+    ahead: Callable[[], int] = lambda: 0
 
 
-def phases(history: History, program: Program, options: argparse.Namespace) -> list[NextStep]:
-    """The night in order; each phase gives the step to begin beside those that run, or None."""
+def phases(history: History, program: Program, options: argparse.Namespace) -> list[Phase]:
+    """The night in order."""
     if options.ablate:
-        return [partial(next_ablation, history, program)]
-    searching = [
-        partial(next_baseline, history, program),
-        partial(next_proposal, history, options.iterations),
+        return [Phase(partial(next_ablation, history, program))]
+    confirming = [] if options.no_confirm else [Phase(partial(next_confirmation, history, program))]
+    ahead = partial(calls_ahead, history, program) if confirming else lambda: 0
+    return [
+        Phase(partial(next_baseline, history, program)),
+        Phase(partial(next_proposal, history, options.iterations), ahead),
+        *confirming,
     ]
-    confirming = [] if options.no_confirm else [partial(next_confirmation, history, program)]
-    return [*searching, *confirming]
 
 
 def is_complete(history: History, program: Program, options: argparse.Namespace) -> bool:
     """Whether nothing is left to do, so that neither key nor network is needed."""
-    return all(phase(()) is None for phase in phases(history, program, options))
+    return all(phase.next_step(()) is None for phase in phases(history, program, options))
+
+
+def unconfirmed(history: History, program: Program, options: argparse.Namespace) -> str:
+    """The command that confirms what is there; "" where that is not wanted or done."""
+    done = history.completed
+    if options.no_confirm or not done or next_confirmation(history, program, ()) is None:
+        return ""
+    return f"not confirmed yet: python main.py --iterations {done} confirms what is there"
+
+
+def calls_ahead(history: History, program: Program) -> int:
+    """Calls that the confirmation of what is there would take, judges' verdicts included."""
+    passes = ROUNDS * ROUND * len(program.inputs)
+    passes += 2 * FINAL * len(program.held_out or program.inputs)
+    return passes * (1 + len(judge_labels(program)))
 
 
 def passes_due(history: History, step: Step, experiment: Experiment) -> int:

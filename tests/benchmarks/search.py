@@ -23,6 +23,7 @@ from typing import cast
 
 from agent import STRATEGIES, SYSTEM
 from autoresearch.api.answer import Completion
+from autoresearch.api.exchange import Interrupted
 from autoresearch.files.program import Program, load_program
 from autoresearch.files.record import Experiment, Response
 from autoresearch.files.results import Results
@@ -91,7 +92,7 @@ def this_search(world: WorldClient, program: Program, options: argparse.Namespac
     history, _ = open_history([], program, world.models, world.temperatures["task"])
     display = Display(options)
     reports, results = Reports(display, options, program.text), cast(Results, NoFile())
-    night: Night[Step, Experiment] = Night(options, world.total, world.stop)
+    night: Night[Step, Experiment] = Night(options, world.total, world.stop, Interrupted)
     run = Run(options, program, client, results, history, display, reports, night, 1)
     search(run)
     found = outcome(history)
