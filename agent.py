@@ -13,6 +13,7 @@ from statistics import fmean
 
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
+from autoresearch.search import race
 from autoresearch.search.history import CONTENDERS, History, Standing
 from autoresearch.search.proposal import Proposal, ProposalError, parse_proposal
 from autoresearch.text import fenced, normalise
@@ -68,7 +69,7 @@ def propose_experiment(
     Raises ProposalError, and what the client raises.
     """
     with history.lock:
-        strategy = history.strategy(number)
+        strategy = race.strategy(history, number)
         if strategy == "carry over":
             return Proposal(
                 strategy, "the best prompt of the series before", history.inherited or ""

@@ -28,8 +28,7 @@ from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
 from autoresearch.night import AT_ONCE
 from autoresearch.search.confirmation import FINAL, ROUND
-from autoresearch.search.history import PASSES
-from autoresearch.search.race import ROUNDS
+from autoresearch.search.race import PASSES, ROUNDS
 from autoresearch.text import count, duration, visible
 
 ENOUGH = 7.0  # points from which a cheap trick is a warning

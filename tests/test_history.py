@@ -9,7 +9,6 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -20,15 +19,9 @@ from rapidfuzz import fuzz
 from scipy import stats
 
 from autoresearch.files.record import Experiment, Trial
-from autoresearch.files.results import Results, load
-from autoresearch.search.confirmation import next_steps
 from autoresearch.search.history import (
-    CYCLE,
     EDITS,
     NEAR,
-    PASSES,
-    PLATEAU,
-    PLATEAU_CYCLE,
     SPREAD_FLOOR,
     History,
 )
@@ -235,109 +228,6 @@ def test_the_leader_is_tied_with_the_best_whatever_was_scored(
     assert 0 <= history.leader.estimate <= 10 + 1e-9
 
 
-# ---- racing
-
-
-def raced(history: History, prompt: str, scores: Sequence[float]) -> list[int]:
-    """The passes that a prompt is given, step by step, when its scores come out as given."""
-    steps, taken = [], 0
-    while passes := history.passes_earned(prompt, scores[:taken]):
-        steps.append(passes)
-        taken += passes
-    return steps
-
-
-def test_a_contender_is_run_once_once_more_and_then_twice() -> None:
-    assert raced(History([NOISY]), "new", [9] * 9) == [1, 1, 2]
-
-
-def test_a_weak_prompt_gets_one_pass_only() -> None:
-    history = History([NOISY, tried(1, "good", 8, 8, 9, 8)])
-    assert raced(history, "weak", [2] * 9) == [1]
-
-
-def test_a_prompt_that_falls_behind_earns_no_more() -> None:
-    history = History([NOISY, tried(1, "good", 8, 8, 9, 8)])
-    assert raced(history, "fading", [9, 1, 1, 1]) == [1, 1]
-
-
-def test_a_deterministic_prompt_is_run_once() -> None:
-    history = History([baseline(5)], deterministic=True)
-    assert raced(history, "new", [10] * 9) == [1]
-    history.add(tried(1, "new", 10))
-    assert raced(history, "new", [10] * 9) == [1]
-
-
-def test_a_repeat_earns_what_is_left_of_four_passes_and_at_least_one() -> None:
-    history = History([NOISY, tried(1, "p", 9)])
-    assert raced(history, "p", [9] * 9) == [1, 2]
-    history.add(tried(2, " p ", 9, 9))
-    assert raced(history, "p", [9] * 9) == [1]
-    history.add(tried(3, "p", 9))
-    assert raced(history, "p", [9] * 9) == [1]
-
-
-@given(st.lists(st.floats(0, 10), min_size=8, max_size=8), st.lists(st.floats(0, 10), max_size=3))
-@settings(max_examples=50, deadline=None)
-def test_racing_never_exceeds_four_passes(scores: list[float], earlier: list[float]) -> None:
-    history = History([NOISY, *([tried(1, "p", *earlier)] if earlier else [])])
-    steps = raced(history, "p", scores)
-    assert sum(steps) + len(earlier) <= PASSES
-    assert steps[0] == 1
-
-
-# ---- what is tried next
-
-
-def turns(history: History, cycle: Sequence[str]) -> tuple[str, ...]:
-    return tuple(history.strategy(number) for number in range(1, len(cycle) + 1))
-
-
-def test_strategies_follow_the_cycle() -> None:
-    history = History([NOISY])
-    assert turns(history, CYCLE) == CYCLE
-    assert history.strategy(len(CYCLE) + 1) == CYCLE[0]
-    assert set(CYCLE) == {"refine", "combine", "simplify", "explore", "fresh"}
-
-
-def test_on_a_plateau_explore_and_fresh_take_more_turns() -> None:
-    history = History([NOISY])
-    for number in range(1, PLATEAU + 1):
-        assert turns(history, CYCLE) == CYCLE
-        history.add(tried(number, f"poor {number}", 1))
-    assert turns(history, PLATEAU_CYCLE) == PLATEAU_CYCLE
-    for name in ("explore", "fresh"):
-        share = PLATEAU_CYCLE.count(name) / len(PLATEAU_CYCLE)
-        assert share > CYCLE.count(name) / len(CYCLE)
-    history.add(tried(PLATEAU + 1, "at last", 9, 9, 9, 9))
-    assert turns(history, CYCLE) == CYCLE
-
-
-def test_the_best_prompt_of_an_earlier_series_is_carried_over_first() -> None:
-    history = History([NOISY], inherited="")
-    assert history.strategy(1) == "carry over"
-    assert history.strategy(2) == CYCLE[1]
-
-
-def test_a_leader_at_the_top_of_the_scale_turns_the_search_to_simplify() -> None:
-    history = History([NOISY, tried(1, "p", 10, 10, 10)])
-    assert not history.saturated  # three passes may be luck
-    history.add(tried(2, "p", 10))
-    assert history.saturated
-    assert {history.strategy(number) for number in range(1, 9)} == {"simplify"}
-
-
-def test_a_leader_beyond_the_noise_from_full_marks_is_not_saturated() -> None:
-    assert not History([NOISY, tried(1, "p", 8, 9, 8, 9)]).saturated
-
-
-@given(st.floats(0, 10))
-def test_a_deterministic_full_score_is_saturated_after_one_pass(score: float) -> None:
-    history = History([baseline(score)], deterministic=True)
-    history.add(tried(1, "p", 10.0))
-    assert history.saturated
-
-
 def test_criteria_that_everything_passes_are_named() -> None:
     marks = {"words: 1-9": 1.0, "judge: good": 1.0}
     history = History([tried(1, "p", 9, criteria=marks)])
@@ -479,60 +369,3 @@ def test_the_gain_of_seeing_the_history_rests_on_first_passes() -> None:
     assert history.history_gain() is None
     history.add(tried(5, "e", 5, strategy="fresh"))
     assert history.history_gain() == welch([6, 7], [4, 5])
-
-
-# ---- a pure function of the history
-
-
-def night(seed: int, iterations: int) -> list[Experiment]:
-    """A search with its confirmation, as main runs it, over prompts of random worth."""
-    draw = random.Random(seed)
-    history = History([baseline(*(draw.gauss(4, 1) for _ in range(PASSES)))])
-    while (number := history.next_number()) <= iterations:
-        if draw.random() < 0.1:
-            history.add(Experiment(number, strategy=history.strategy(number), error="time-out"))
-            continue
-        worth = draw.randrange(40)
-        prompt = f"prompt {worth} {'and more' * (worth % 5)}"
-        scores: list[float] = []
-        while passes := history.passes_earned(prompt, scores):
-            scores += [min(10, max(0, draw.gauss(worth / 4, 1))) for _ in range(passes)]
-        history.add(tried(number, prompt, *scores, strategy=history.strategy(number)))
-    while steps := next_steps(history, iterations):
-        scores = [draw.gauss(5, 1) for _ in range(steps[0].passes)]
-        stage = steps[0].stage
-        history.add(
-            tried(iterations, steps[0].prompt, *scores, kind="confirmation", strategy=stage)
-        )
-    return history.experiments
-
-
-def choices(history: History) -> object:
-    """All that decides what is done next."""
-    number = history.next_number()
-    return (
-        history.leader,
-        history.top(8),
-        [history.strategy(number + ahead) for ahead in range(8)],
-        number,
-        [history.passes_earned("new", [score]) for score in range(11)],
-        [history.passes_earned(s.prompt, [5.0]) for s in history.top(8)],
-        next_steps(history, history.completed) if history.leader else None,
-        history.saturated,
-    )
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_after_any_record_a_resumed_run_chooses_what_an_unbroken_one_did(
-    seed: int, tmp_path: Path
-) -> None:
-    with Results(tmp_path / "results.json") as results:
-        for experiment in night(seed, 40):
-            results.append(experiment)
-    stored = load(tmp_path / "results.json")
-    unbroken = History()
-    for count, experiment in enumerate(stored, 1):
-        unbroken.add(experiment)
-        assert choices(unbroken) == choices(History(stored[:count]))
-    assert unbroken.completed == 40
-    assert next_steps(unbroken, 40) == []

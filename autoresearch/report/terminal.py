@@ -24,6 +24,7 @@ from autoresearch.search.ablation import Ablation
 from autoresearch.search.confirmation import Confirmation, outcome
 from autoresearch.search.history import History, Standing
 from autoresearch.search.intervals import Interval
+from autoresearch.search.race import saturated
 from autoresearch.text import count, duration, money, visible
 
 if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
@@ -129,7 +130,7 @@ def search_rows(history: History) -> Iterator[Row]:
     if history.noise is not None:
         tie = f"differences below {history.tie:.2f} are ties"
         yield "noise", f"{history.noise:.2f} points from pass to pass; {tie}"
-    if history.saturated:
+    if saturated(history):
         passed = ", ".join(history.passed_by_all())
         easy = f"; everything passes {passed}" * bool(passed)
         yield "saturated", f"the best cannot be told from 10{easy}: harder criteria would find more"

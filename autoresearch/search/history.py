@@ -2,8 +2,7 @@
 
 A score is one draw from a prompt's distribution, so the highest score flatters whoever had luck.
 Each distinct prompt pools the passes of all its records here and is shrunk toward the mean of all
-prompts, as far as the noise demands. What to do next (pass, strategy, repeat) is a pure function of
-what was added, in the order it was added.
+prompts, as far as the noise demands: all of it a pure function of what was added, in that order.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.intervals import Interval, welch
 from autoresearch.text import normalise
 
-PASSES = 4  # passes that a prompt can earn by racing
-PLATEAU = 15  # proposals without a new leader
 NEAR = 97.0  # rapidfuzz ratio, 0-100, from which two prompts are near repeats,
 EDITS = 60  # unless so many letters were added or taken out: a sentence is no slip of the pen
 NUMBER = re.compile(r"\d+")
@@ -33,15 +30,6 @@ SPREAD_FLOOR = 0.25  # points: prompts are never taken to be all alike
 TIE = 0.1  # of the noise: a difference that the search does not tell from none
 CONTENDERS = 8  # prompts that enter the confirmation
 RECENT = 25  # proposals over which a criterion counts as passed by everything
-
-CYCLE = (
-    *("refine", "combine", "refine", "explore", "refine"),
-    *("combine", "refine", "simplify", "refine", "fresh"),
-)
-PLATEAU_CYCLE = (
-    *("explore", "refine", "combine", "fresh"),
-    *("refine", "explore", "combine", "refine"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,39 +279,19 @@ class History:
         tally = self._tallies.get(normalise(prompt))
         return [trial for record in tally.records for trial in record.trials] if tally else []
 
+    def posterior(self, prompt: str, scores: Sequence[float] = ()) -> tuple[int, float, float]:
+        """(samples, estimate, deviation) of a prompt when these passes come to those it has."""
+        tally = self._tallies.get(normalise(prompt)) or _Tally(prompt, None)
+        n = tally.n + len(scores)
+        total = sum(scores) + (tally.n * tally.mean if tally.n else 0.0)
+        return n, *self._variances.posterior(n, total / n)
+
     def next_number(self, running: Container[object] = ()) -> int:
         """The lowest iteration that is neither scored nor running; a failed one is tried again."""
         number = self._lowest
         while number in self._numbers or number in running:
             number += 1
         return number
-
-    def passes_earned(self, prompt: str, scores: Sequence[float] = ()) -> int:
-        """How many further passes to run now, given this experiment's pass scores so far; 0 ends
-        it.
-
-        A contender is a prompt whose posterior mean plus deviation reaches the leader's mean. Its
-        passes double (1, 2, 4), so that those of one round run side by side.
-        """
-        if not scores:
-            return 1
-        with self.lock:
-            earlier = self._tallies.get(normalise(prompt))
-            n = len(scores) + (earlier.n if earlier else 0)
-            if self.deterministic or n >= PASSES or self.leader is None:
-                return 0
-            total = sum(scores) + (earlier.n * earlier.mean if earlier else 0.0)
-            estimate, deviation = self._variances.posterior(n, total / n)
-            return min(n, PASSES - n) if estimate + deviation >= self.leader.estimate else 0
-
-    def strategy(self, number: int) -> str:
-        """What iteration `number` tries, from the number and the state of the search alone."""
-        if number == 1 and self.inherited is not None:
-            return "carry over"
-        if self.saturated:
-            return "simplify"
-        cycle = PLATEAU_CYCLE if self.since_lead >= PLATEAU else CYCLE
-        return cycle[(number - 1) % len(cycle)]
 
     def twin(self, prompt: str) -> str | None:
         """The earlier prompt that this one repeats, exactly or nearly; None when it is new.
@@ -351,13 +319,6 @@ class History:
             if NUMBER.findall(text) == numbers:
                 return self._tallies[near[at][2]].prompt
         return None
-
-    @property
-    def saturated(self) -> bool:
-        """Whether the leader cannot be told from a full score: the criteria leave no headroom."""
-        if self.leader is None or (self.leader.samples < PASSES and not self.deterministic):
-            return False
-        return 10 - self.leader.estimate <= (self.noise or 0.0) / math.sqrt(PASSES)
 
     def passed_by_all(self) -> list[str]:
         """Labels of the criteria that every trial of the latest proposals passed in full."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +13,20 @@ from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.search.ablation import ablate, best_prompt
 from autoresearch.search.confirmation import FINAL, ROUND, Step, next_steps
-from autoresearch.search.history import PASSES, History
+from autoresearch.search.history import History
 from autoresearch.text import normalise
 
+PASSES = 4  # passes that a prompt can earn by racing
+PLATEAU = 15  # proposals without a new leader
+
+CYCLE = (
+    *("refine", "combine", "refine", "explore", "refine"),
+    *("combine", "refine", "simplify", "refine", "fresh"),
+)
+PLATEAU_CYCLE = (
+    *("explore", "refine", "combine", "fresh"),
+    *("refine", "explore", "combine", "refine"),
+)
 ROUNDS = 3  # of halving, from eight contenders to one
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
 
@@ -64,8 +76,42 @@ def calls_ahead(history: History, program: Program) -> int:
 def passes_due(history: History, step: Step, experiment: Experiment) -> int:
     """How many passes to run now of a step's prompt, given those it has; 0 ends it."""
     if step.kind == "proposal":
-        return history.passes_earned(experiment.prompt, experiment.passes())
+        return passes_earned(history, experiment.prompt, experiment.passes())
     return step.passes - len(experiment.passes())
+
+
+def passes_earned(history: History, prompt: str, scores: Sequence[float] = ()) -> int:
+    """How many further passes to run now, given this experiment's pass scores; 0 ends it.
+
+    A contender is a prompt whose posterior mean plus deviation reaches the leader's mean. Its
+    passes double (1, 2, 4), so that those of one round run side by side.
+    """
+    if not scores:
+        return 1
+    with history.lock:
+        if history.deterministic or history.leader is None:
+            return 0
+        n, estimate, deviation = history.posterior(prompt, scores)
+        contends = estimate + deviation >= history.leader.estimate
+        return min(n, PASSES - n) if contends and n < PASSES else 0
+
+
+def strategy(history: History, number: int) -> str:
+    """What iteration `number` tries, from the number and the state of the search alone."""
+    if number == 1 and history.inherited is not None:
+        return "carry over"
+    if saturated(history):
+        return "simplify"
+    cycle = PLATEAU_CYCLE if history.since_lead >= PLATEAU else CYCLE
+    return cycle[(number - 1) % len(cycle)]
+
+
+def saturated(history: History) -> bool:
+    """Whether the leader cannot be told from a full score: the criteria leave no headroom."""
+    leader = history.leader
+    if leader is None or (leader.samples < PASSES and not history.deterministic):
+        return False
+    return 10 - leader.estimate <= (history.noise or 0.0) / math.sqrt(PASSES)
 
 
 def next_baseline(history: History, program: Program, running: Collection[Step]) -> Step | None:
@@ -80,7 +126,7 @@ def next_proposal(history: History, iterations: int, running: Collection[Step]) 
     if history.completed + len(running) >= iterations:
         return None
     number = history.next_number({step.iteration for step in running})
-    return Step(history.strategy(number), "", 0, kind="proposal", iteration=number)
+    return Step(strategy(history, number), "", 0, kind="proposal", iteration=number)
 
 
 def next_confirmation(history: History, program: Program, running: Collection[Step]) -> Step | None:
