@@ -1,18 +1,24 @@
-"""What the tests of client, wire and pace share: a client, its answers, a loopback server."""
+"""What the tests share: a client, its answers, loopback servers that answer as they are told."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import math
+import random
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import responses
 
+from autoresearch.simulator import MODEL, server
+from autoresearch.simulator.server import Connection, Reply
 from client import Client
 
 BASE = "http://127.0.0.1:9/v1"
@@ -129,3 +135,100 @@ def reset(connection: socket.socket) -> None:
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+class Breaking(Connection):
+    """A connection that can be reset, or closed before the last bytes of an answer."""
+
+    def send(self, reply: Reply) -> None:
+        fault = reply.headers.get("X-Fault")
+        if fault not in ("reset", "truncated"):
+            return super().send(reply)
+        self.close_connection = True
+        if fault == "reset":
+            return reset(self.connection)
+        kept, self.wfile = self.wfile, io.BytesIO()
+        super().send(reply)
+        answer, self.wfile = self.wfile.getvalue(), kept
+        self.wfile.write(answer[:-20])
+
+
+class Bucket:
+    """A token bucket of `rate` requests per minute that holds ten seconds' worth."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.size = self.level = max(1.0, rate / 6)
+        self.checked = time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self) -> tuple[bool, dict[str, str]]:
+        """Whether this request may pass, and the headers that say how things stand."""
+        with self._lock:
+            now = time.monotonic()
+            self.level = min(self.size, self.level + (now - self.checked) * self.rate / 60)
+            self.checked = now
+            passes = self.level >= 1
+            self.level -= passes
+            full = math.ceil((self.size - self.level) * 60 / self.rate)
+            headers = {
+                "x-ratelimit-limit-requests": str(self.rate),
+                "x-ratelimit-remaining-requests": str(int(self.level)),
+                "x-ratelimit-reset-requests": f"{full}s",
+            }
+            if not passes:
+                wait = math.ceil((1 - self.level) * 60 / self.rate)
+                headers["retry-after"] = str(max(1, wait))
+            return passes, headers
+
+
+class Simulator(server.Simulator):
+    """The product's simulator, with trouble on demand.
+
+    `latency` and `retry_after` in seconds, `rate_limit` in requests per minute, `faults` maps a
+    status ("429") or one of reset, truncated, empty and null to its probability; `models` are the
+    only ids then served. `counts` holds the chat requests by outcome: "200", "429", "reset", ...
+    """
+
+    handler = Breaking
+
+    def __init__(
+        self,
+        seed: int = 0,
+        port: int = 0,
+        *,
+        latency: float = 0.0,
+        rate_limit: int | None = None,
+        faults: Mapping[str, float] | None = None,
+        retry_after: float = 0.05,
+        models: Sequence[str] = (MODEL,),
+    ) -> None:
+        super().__init__(seed, port)
+        self.latency, self.retry_after, self.models = latency, retry_after, tuple(models)
+        self.faults = dict(faults or {})
+        self.counts: Counter[str] = Counter()
+        self.bucket = Bucket(rate_limit) if rate_limit else None
+        self._requests = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def chat(self, asked: Mapping[str, Any]) -> Reply:
+        passes, headers = self.bucket.take() if self.bucket else (True, {})
+        reply = self._answer(asked) if passes else Reply(429, {"detail": "Rate limit exceeded"})
+        reply = reply._replace(headers={**headers, **reply.headers})
+        with self._lock:
+            self.counts[reply.headers.get("X-Fault") or str(reply.status)] += 1
+        return reply
+
+    def _answer(self, asked: Mapping[str, Any]) -> Reply:
+        """The completion, or the fault that is drawn for this request."""
+        self.closing.wait(self.latency)
+        shares = {**self.faults, "": 1 - sum(self.faults.values())}
+        dice = random.Random(f"{self.world.seed} fault {next(self._requests)}")
+        (fault,) = dice.choices([*shares], [*shares.values()])
+        if fault.isdigit():
+            wait = {"retry-after": str(self.retry_after)} if fault in ("429", "503") else {}
+            return Reply(int(fault), {"detail": f"simulated fault {fault}"}, wait)
+        reply = super().chat(asked)
+        if fault in ("empty", "null"):
+            reply.body["choices"][0]["message"]["content"] = "" if fault == "empty" else None
+        return reply._replace(headers={"X-Fault": fault}) if fault else reply

@@ -37,8 +37,10 @@ from autoresearch.report.terminal import Display
 from autoresearch.search.confirmation import Step
 from autoresearch.search.history import History
 from autoresearch.search.series import open_history
-from autoresearch.simulator.server import LANDSCAPES, Reply, Request, Simulator
+from autoresearch.simulator.server import Connection, Reply
+from tests.benchmarks.landscapes import LANDSCAPES
 from tests.benchmarks.search import WorldClient
+from tests.servers import Simulator
 from tests.test_scorer import SHIPPED
 
 KILLS = int(os.environ.get("KILLS", "25"))
@@ -182,17 +184,17 @@ class Turning(Simulator):
         super().__enter__()
         return self
 
-    def respond(self, request: Request) -> Reply:
-        self.chats += request.method == "POST"
+    def respond(self, request: Connection) -> Reply:
+        self.chats += request.command == "POST"
         return self.reply if self.chats > self.after else super().respond(request)
 
 
 class Metered(Simulator):
     """Keeps what each answer was billed; the first is the check before the run."""
 
-    def respond(self, request: Request) -> Reply:
+    def respond(self, request: Connection) -> Reply:
         reply = super().respond(request)
-        if request.method == "POST" and reply.status == 200:
+        if request.command == "POST" and reply.status == 200:
             self.billed.append(reply.body["usage"]["total_tokens"])
         return reply
 
@@ -500,8 +502,9 @@ def test_a_limit_ends_the_start_with_a_report_and_its_name(command, limit, said)
 
 def test_a_limit_of_money_needs_a_price(command):
     class Free(Simulator):
-        def respond(self, request: Request) -> Reply:
-            return Reply(200, {"data": []}) if request.method == "GET" else super().respond(request)
+        def respond(self, request: Connection) -> Reply:
+            reply = super().respond(request)
+            return Reply(200, {"data": []}) if request.command == "GET" else reply
 
     with Free() as server:
         error = command("--max-cost", "1", server=server, code=1).err

@@ -39,6 +39,7 @@ LONG = 10_000  # experiments of the long history
 BURST = 1 / 6  # minutes' worth of calls that the simulator's bucket holds at first
 
 NIGHT = 770  # calls of 250 iterations, as tests.benchmarks.search counts them
+SHOWN = "Prompt, score {score:.2f}:\n```\n{prompt}\n```"
 PARTS = ("starts", "processor", "wall", "driven", "limited", "learned")
 
 HEAD = ("", "limit", "measured", "", "article's loop")
@@ -49,7 +50,7 @@ HEAD = ("", "limit", "measured", "", "article's loop")
 
 def serve(settings: str) -> None:
     """The simulator, until stdin closes; prints its address, then its counts of replies."""
-    from autoresearch.simulator.server import Simulator
+    from tests.servers import Simulator
 
     with Simulator(seed=1, **json.loads(settings)) as simulator:
         print(simulator.url, flush=True)
@@ -87,11 +88,12 @@ def ours(marks_path: str, argv: list[str]) -> int:
     """main.py as it stands, with a mark after each append."""
     import main
     from autoresearch.files.results import Results
+    from autoresearch.report import reports
 
     marks: list[Mark] = []
     pages: list[float] = []  # CPU seconds of each
     append, first = Results.append, [-1]
-    names = vars(main)  # it holds write_page by name
+    names = vars(reports)  # it holds write_page by name
     write_page = names["write_page"]
 
     def marked(self: Results, experiment: Any) -> None:
@@ -137,7 +139,7 @@ def article(marks_path: str, experiments: int) -> int:
         return str(reply.json()["choices"][0]["message"]["content"])
 
     for _ in range(experiments):
-        last = "\n\n".join(f"Prompt: {r['prompt']}\nScore: {r['score']}" for r in records[-3:])
+        last = "\n\n".join(SHOWN.format(**record) for record in records[-3:])
         asked = f"{program.goal}\n\nThe last attempts:\n\n{last}\n\nPropose a better prompt."
         prompt = parse_proposal(call(SYSTEM, asked, 1.0))[1]
         response = call(prompt, program.question(given), 0.0)

@@ -35,11 +35,11 @@ from autoresearch.search.confirmation import Step, outcome
 from autoresearch.search.intervals import paired
 from autoresearch.search.proposal import parse_proposal
 from autoresearch.search.series import open_history
-from autoresearch.simulator.server import LANDSCAPES, Landscape, World
 from autoresearch.text import count
 from client import Client, Usage
 from main import Run, search
 from scorer import score
+from tests.benchmarks.landscapes import LANDSCAPES, Landscape, LandscapeWorld
 
 LATENCY = 0.002  # seconds of a simulated call, where numbers of workers are compared
 
@@ -61,7 +61,7 @@ class WorldClient:
 
     def __init__(self, landscape: Landscape, seed: int, latency: float = 0.0) -> None:
         self.landscape = landscape
-        self.world = World(landscape, seed)
+        self.world = LandscapeWorld(landscape, seed)
         self.models = dict.fromkeys(("agent", "task", "judge"), "simulated")
         self.temperatures = {"agent": 1.0, "task": 0.7, "judge": 0.0}
         self.total = Usage()
@@ -124,7 +124,7 @@ def sampled(world: WorldClient, program: Program, prompt: str) -> float:
 
 
 def last_three(attempts: Attempts) -> str:
-    shown = "\n\n".join(f"Prompt: {p}\nScore: {s:.2f}" for s, p in attempts[-3:])
+    shown = "\n\n".join(f"Prompt, score {s:.2f}:\n```\n{p}\n```" for s, p in attempts[-3:])
     return f"The last attempts:\n\n{shown}\n\nPropose a better prompt."
 
 
