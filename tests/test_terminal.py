@@ -9,11 +9,11 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.options import parse_arguments

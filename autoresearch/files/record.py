@@ -1,13 +1,15 @@
-"""One record of results.json: an experiment and its trials."""
+"""One record of results.json: an experiment and its trials, checked by their types."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from statistics import fmean
 from typing import Any
+
+from msgspec import Struct, convert, field, structs
 
 from autoresearch.files.inputs import Input
 
@@ -21,8 +23,7 @@ class Response:
     finish: str = "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One response to one input."""
 
     input: str
@@ -33,8 +34,7 @@ class Trial:
     finish: str = "stop"  # "length" when the reply was cut at max_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
+class Experiment(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One record of results.json, in the order in which its fields are written."""
 
     iteration: int | None  # proposals 1..; a confirmation: the target that it confirms
@@ -49,11 +49,15 @@ class Experiment:
     cost: float | None = None  # USD; None when a price is unknown
     seconds: float | None = None
     timestamp: str = ""  # ISO 8601, UTC
-    models: dict[str, str] = field(default_factory=dict)  # role -> model id
+    models: dict[str, str] = {}  # role -> model id
     program: str = ""  # digest of what was asked
     criteria: str = ""  # digest of how it was scored
     error: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)  # fields that we do not know
+    extra: dict[str, Any] = field(default_factory=dict, name="")  # fields that we do not know
+
+    def with_(self, **changes: Any) -> Experiment:
+        """The record with these fields in place of its own."""
+        return structs.replace(self, **changes)
 
     def passes(self) -> list[float]:
         """Mean score of each whole pass, a pass being one trial per distinct input.
@@ -69,32 +73,46 @@ class Experiment:
 
     def spoilt(self, error: str) -> Experiment:
         """The record of a failure: no score, no trials; an error is never a score."""
-        return replace(self, score=None, trials=(), response="", error=error)
+        return self.with_(score=None, trials=(), response="", error=error)
 
     def stamped(
-        self,
-        tokens: int,
-        cost: float | None,
-        seconds: float,
-        models: Mapping[str, str],
-        program: str,
-        criteria: str,
+        self, tokens: int, cost: float | None, seconds: float, models: dict[str, str], *digests: str
     ) -> Experiment:
-        """The record with what it took, when it ended, and by which digests it was made."""
-        return replace(
-            self,
-            tokens=tokens,
-            cost=cost,
-            seconds=round(seconds, 3),
-            timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            models=dict(models),
-            program=program,
-            criteria=criteria,
-        )
+        """The record with what it took, by which models and two digests, and when it ended."""
+        program, criteria = digests
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        took = {"tokens": tokens, "cost": cost, "seconds": round(seconds, 3), "timestamp": now}
+        return self.with_(**took, models=dict(models), program=program, criteria=criteria)
 
     def scored(self, trials: Iterable[Trial]) -> Experiment:
         """The record with these trials: their mean as its score, the response nearest on top."""
         trials = tuple(trials)
         mean = fmean(trial.score for trial in trials)
         typical = min(trials, key=lambda trial: abs(trial.score - mean))
-        return replace(self, trials=trials, score=mean, response=typical.response)
+        return self.with_(trials=trials, score=mean, response=typical.response)
+
+
+TRIAL = Trial.__struct_fields__
+EXPERIMENT = Experiment.__struct_fields__[:-1]  # all but `extra`
+BARE = {"input": "", "response": "", "criteria": {}, "reason": ""}  # a score is never assumed
+
+
+def as_json(experiment: Experiment) -> dict[str, Any]:
+    known = {name: getattr(experiment, name) for name in EXPERIMENT}
+    known["trials"] = [structs.asdict(trial) for trial in experiment.trials]
+    return {**known, **experiment.extra, **known}  # ours first, and ours wins
+
+
+def from_json(data: dict[str, Any]) -> Experiment:
+    """null counts as missing, what we do not know is `extra`; ValueError names a wrong field."""
+    known = _known(data, EXPERIMENT)
+    if isinstance(trials := known.get("trials"), list):
+        known["trials"] = [
+            BARE | _known(each, TRIAL) if isinstance(each, dict) else each for each in trials
+        ]
+    extra = {name: value for name, value in data.items() if name not in EXPERIMENT}
+    return convert({"iteration": None, **known, "": extra}, Experiment)
+
+
+def _known(data: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: data[name] for name in names if data.get(name) is not None}
