@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from autoresearch.files.record import Experiment, Trial
-from autoresearch.files.results import Results, ResultsError, load
+from autoresearch.files.results import Results, ResultsError, load, write_whole
 from autoresearch.text import mended
 
 ROOT = Path(__file__).parent.parent
@@ -653,3 +653,144 @@ def test_only_one_of_many_at_once_gets_the_file(path: Path) -> None:
 def test_a_folder_that_takes_no_file_is_said_so():
     with pytest.raises(ResultsError, match="/proc/x.json cannot be written: its folder"):
         Results(Path("/proc/x.json"))
+
+
+# ---- other programs' hands in it, in mid-run
+
+
+def numbers(path: Path) -> list[int | None]:
+    return [e.iteration for e in load(path)]
+
+
+def test_a_broken_file_put_in_its_place_is_left_alone_and_all_is_rescued(path: Path) -> None:
+    broken = b'[\n  {"prompt": "mine"},\n]\n'
+    with Results(path) as results:
+        results.append(FIRST)
+    with pytest.raises(ResultsError, match="the night ends"), Results(path) as results:
+        results.append(SECOND)
+        path.write_bytes(broken)
+        for number in (2, 3):  # the second one ended while the first failed
+            with pytest.raises(ResultsError, match="all [34] experiments up to now are in"):
+                results.append(replace(FIRST, iteration=number))
+        raise ResultsError("the night ends")
+    assert path.read_bytes() == broken
+    assert numbers(path.with_name("results.json.rescued")) == [0, 1, 2, 3]
+    assert sorted(os.listdir(path.parent)) == ["results.json", "results.json.rescued"]
+
+
+def test_what_was_broken_and_is_mended_gets_back_what_it_lacks(path: Path) -> None:
+    with Results(path) as results:
+        results.append(FIRST)
+        path.write_text("[{},]")
+        with pytest.raises(ResultsError, match=":1:5: trailing comma in array; nothing was chang"):
+            results.append(SECOND)
+        path.write_text("[{}]")
+        results.append(replace(FIRST, iteration=2))
+    assert numbers(path) == [None, 0, 1, 2]
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 1_000_000])
+@pytest.mark.parametrize("when", ["before", "after", "at the end"])
+def test_a_file_cut_or_grown_by_another_program_gets_everything_back(
+    path: Path, when: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before our write but after we looked, right after it, and after the last one."""
+    import autoresearch.files.results as module
+
+    overwrite = module._overwrite
+    with Results(path) as results:
+        results.append(FIRST)
+        results.append(SECOND)
+        cuts = [when] * (when != "at the end")
+
+        def meddled(file: Any, offset: int, data: bytes) -> None:
+            now = cuts.pop() if cuts else ""
+            if now == "before":
+                os.truncate(path, length)
+            overwrite(file, offset, data)
+            if now == "after":
+                os.truncate(path, length)
+
+        monkeypatch.setattr(module, "_overwrite", meddled)
+        results.append(replace(FIRST, iteration=2))
+        if when == "at the end":
+            os.truncate(path, length)
+    assert numbers(path) == [0, 1, 2]
+    assert "put back" in "".join(results.notices) or length > 100
+
+
+def test_a_file_replaced_while_we_write_gets_everything_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import autoresearch.files.results as module
+
+    overwrite = module._overwrite
+    with Results(path) as results:
+        results.append(FIRST)
+
+        def meddled(file: Any, offset: int, data: bytes) -> None:
+            monkeypatch.undo()
+            path.with_name("edited").write_text('[{"prompt": "mine"}]')
+            os.replace(path.with_name("edited"), path)
+            overwrite(file, offset, data)
+
+        monkeypatch.setattr(module, "_overwrite", meddled)
+        results.append(SECOND)
+        assert numbers(path) == [None, 0, 1]
+
+
+TRUNCATE = """
+import os, random, sys, time
+for _ in range(int(sys.argv[2])):
+    time.sleep(random.random() / 30)
+    os.truncate(sys.argv[1], random.choice((0, 0, 1, 500, 3000)))
+"""
+
+
+def test_another_process_that_empties_the_file_again_and_again_loses_nothing(path: Path) -> None:
+    with Results(path) as results:
+        results.append(FIRST)
+        command = [sys.executable, "-c", TRUNCATE, str(path), "25"]
+        with subprocess.Popen(command) as process:
+            count = 1
+            while process.poll() is None:
+                results.append(replace(FIRST, iteration=count))
+                count += 1
+    assert numbers(path) == list(range(count))
+
+
+# ---- any file put in place whole
+
+
+def test_a_file_is_replaced_whole_or_not_at_all_and_keeps_its_permissions(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    write_whole(page, ["old"])
+    page.chmod(0o640)
+    with pytest.raises(OSError, match="mid"):
+        write_whole(page, (part for part in ["a", OSError("mid")] if not raised(part)))
+    assert page.read_text() == "old"
+    write_whole(page, ["half \ud83d, ", b"whole \xc3\xa9"])
+    assert page.read_text("utf-8") == "half \ufffd, whole é"
+    assert page.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def raised(part: object) -> bool:
+    if isinstance(part, OSError):
+        raise part
+    return False
+
+
+def test_no_planted_link_is_followed_and_no_partial_file_stays_for_ever(path: Path) -> None:
+    victim = path.with_name("victim")
+    victim.write_text("precious")
+    for name in ("report.html", "results.json"):
+        path.with_name(f".{name}.{os.getpid()}.partial").symlink_to(victim)
+        killed = path.with_name(f".{name}.1.partial")
+        killed.write_text("half")
+        os.utime(killed, (0, 0))
+    write_whole(path.with_name("report.html"), ["page"])
+    path.write_text("[{}]")
+    reopened(path)
+    assert victim.read_text() == "precious"
+    assert sorted(os.listdir(path.parent)) == ["report.html", "results.json", "victim"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 STALE = 5.0  # seconds without a write after which a partial file is one that a kill left
-TRIES = 5  # at catching up with a program that keeps changing the file
+TRIES = 20  # at catching up with a program that keeps changing the file
 
 
 def load(path: Path) -> list[Experiment]:
@@ -223,7 +223,7 @@ class Results:
                     what += f"; read again, {len(lost)} experiments that it lacked were put back"
                     self.notices.append(what)
                     return
-            raise ResultsError(f"{what} again and again; stop that program, and start again")
+            raise self._rescued(ours, ResultsError(f"{what} again and again; stop that one"))
         except BaseException:
             self.experiments = ours
             self._left = 0, 0, 0, b""  # what is missing is put back next time
@@ -267,7 +267,6 @@ class Results:
                 if not isinstance(error, OSError):
                     raise
                 raise self._failed(error, len(added), restored) from error
-            # From one byte earlier: were the file emptied just now, a hole would stand there.
             self._left = device, inode, size - 3 + len(added), tail[:-3][-1:] + added
         return self._stands()
 
@@ -301,6 +300,9 @@ def _overwrite(file: BinaryIO, offset: int, data: bytes) -> None:
     while rest:  # one write, unless the disk is nearly full: then the next one says why
         rest = rest[file.write(rest) :]
     os.fsync(file.fileno())
+    file.seek(max(offset - 1, 0))
+    if file.read(1) == b"\0":  # cut short since we looked: no hole may stay before our words
+        file.truncate(offset)
 
 
 def _restore(file: BinaryIO, size: int, tail: bytes) -> bool:
