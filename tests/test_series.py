@@ -52,7 +52,7 @@ def ran(
 
 def failed(asked: Program, number: int) -> Experiment:
     record = ran(asked, number, "p", "x")
-    return replace(record, score=None, trials=(), response="", error="400 Bad Request")
+    return record.spoilt("400 Bad Request")
 
 
 def a_night(asked: Program) -> list[Experiment]:
@@ -244,7 +244,7 @@ def test_records_that_cannot_be_scored_again_are_left_out() -> None:
     record = ran(program(), 1, "p", "apple")
     assert rescore(program(inputs="three"), record, "j") is None  # an input that is gone
     assert rescore(program(JUDGE), record, "j") is None  # no mark of a judge
-    assert rescore(program(), replace(record, trials=()), "j") is None
+    assert rescore(program(), record.with_(trials=()), "j") is None
     assert rescore(program(), failed(program(), 1), "j") is None
 
 
