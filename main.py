@@ -159,7 +159,8 @@ def carry_out(run: Run, step: Step) -> Experiment:
     """
     client, program, history = run.client, run.program, run.history
     experiment = Experiment(step.iteration, step.kind, step.stage, prompt=step.prompt)
-    inputs = program.held_out if step.held_out else program.inputs
+    given = program.held_out if step.held_out else program.inputs
+    inputs = [each for each in given if step.inputs is None or each.text in step.inputs]
     spent, started, trials = Usage(), time.monotonic(), list[Trial]()
     try:
         if step.kind == "proposal":

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autoresearch.files.record import Experiment, Trial
-from autoresearch.search.ablation import ABLATION, Ablation, ablate, split_sentences
+from autoresearch.search.ablation import Ablation, ablate, split_sentences
 from autoresearch.search.confirmation import FINAL, FINAL_MOST, Step, next_steps, outcome
 from autoresearch.search.history import History
 

@@ -215,7 +215,7 @@ def page_data(history: History, found: Confirmation | None, labels: list[str]) -
         "best_line": history.best_line,
         "baseline": baseline and baseline.estimate,
         "best": found.best if found else leader and leader.prompt,
-        "shortest": found and found.shortest,
+        "shortest": found and shortest(found),
         "confirmed": found
         and [chart_interval(found.winner_score), chart_interval(found.baseline_score)],
     }

@@ -74,7 +74,7 @@ def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
 
 def shortest(found: Confirmation) -> str | None:
     """The shorter prompt that does as well as the best; None when the best is the shortest."""
-    return found.shortest if len(found.shortest) < len(found.best) else None
+    return found.shortest.prompt if found.shortest else None
 
 
 def grounds(found: Confirmation) -> str:
@@ -207,7 +207,7 @@ def confirmed_values(found: Confirmation) -> dict[str, Any]:
     for name, score in scores.items():
         values |= {name: score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
     values |= {"confirmed_samples": found.winner_score.samples, "believed": found.believed}
-    for name, prompt in ("best_prompt", found.best), ("shortest_prompt", found.shortest):
+    for name, prompt in ("best_prompt", found.best), ("shortest_prompt", shortest(found)):
         values[name] = json.dumps(prompt, ensure_ascii=False)
     return values
 
@@ -314,7 +314,7 @@ class Display:
             return
         with self.lock:
             self._title("what each sentence is worth, with its 95 % interval")
-            for sentence, worth in result.sentences:
+            for sentence, worth, _ in result.sentences:
                 self._field(f"{worth.mean:+.2f}", f"{interval(worth):<17}{sentence}")
             if result.loss is None:
                 self._field("shortened", "nothing: no sentence can go without a measurable loss")

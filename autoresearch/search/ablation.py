@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from autoresearch.files.results import ResultsError
-from autoresearch.search.confirmation import FINAL, Step, _pooled, _records, outcome
+from autoresearch.search.confirmation import (
+    MARGIN,
+    SAMPLE,
+    Evidence,
+    Scores,
+    Step,
+    by_input,
+    fresh_trials,
+    missing_steps,
+    outcome,
+    records,
+    sample,
+)
 from autoresearch.search.history import History
-from autoresearch.search.intervals import Interval, welch
+from autoresearch.search.intervals import ALPHA, Interval
 from autoresearch.text import normalise
 
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
-ABLATION = 8  # fresh passes of the prompt without one of its sentences
+INPUTS, CALLS = 24, 48  # on which a sentence is measured, and how often in all
+TRIES = 3  # at a shortened prompt, each at ALPHA / TRIES
+
+Verdict = Literal["matters", "harms", "cannot be told"]
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What each sentence is worth, and the prompt without those worth nothing measurable."""
+    """What each sentence is worth, and the prompt without those that were not shown to matter,
+    where that was shown to lose less than MARGIN.
 
-    sentences: list[tuple[str, Interval]]
+    The intervals hold for all sentences together (Holm, Scandinavian Journal of Statistics 6,
+    1979). `loss` is the shortened prompt's score minus the whole one's; None where nothing was left
+    out, or nothing could be.
+    """
+
+    sentences: list[tuple[str, Interval, Verdict]]
     shortened: str
-    loss: Interval | None  # of the shortened prompt; None where nothing was left out
+    loss: Interval | None
 
 
 def split_sentences(prompt: str) -> list[str]:
@@ -34,27 +57,24 @@ def split_sentences(prompt: str) -> list[str]:
 def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
     """The measurements that are still missing, or else the result."""
     parts = split_sentences(prompt)
-    variants = {"whole": prompt}
-    variants |= {f"without {i + 1}": _without(parts, {i}) for i in range(len(parts))}
-    if missing := _missing(history, target, variants, ABLATION):
+    stages = {f"without {i + 1}": _without(parts, {i}) for i in range(len(parts))}
+    samples = _Samples(history, prompt, target)
+    if missing := samples.missing(stages):
         return missing
-    floor = 0.0 if history.deterministic else (history.noise or 0.0) / 4
-    whole = _passes(history, target, "whole", prompt)
-    worth = [
-        welch(whole, _passes(history, target, stage, variant), floor)
-        for stage, variant in list(variants.items())[1:]
-    ]
-    sentences = [(part.strip(), value) for part, value in zip(parts, worth, strict=True)]
-    order = sorted(range(len(parts)), key=lambda i: worth[i].mean)
-    idle = [i for i in order if worth[i].low <= 0][: len(parts) - 1]
-    while idle:
-        stage, shortened = f"shortened by {len(idle)}", _without(parts, set(idle))
-        if missing := _missing(history, target, {stage: shortened}, FINAL):
+    judged = [*_judged(samples.evidence(stages), [*stages]).values()] if stages else []
+    sentences = [(part.strip(), *each) for part, each in zip(parts, judged, strict=True)]
+    idle = [i for i, (_, verdict) in enumerate(judged) if verdict != "matters"]
+    idle = sorted(idle, key=lambda i: judged[i][0].mean)[: len(parts) - 1]
+    for _ in range(TRIES):
+        if not idle:
+            break
+        stage, shortened = f"shortened by {len(idle)}", _without(parts, idle)
+        if missing := samples.missing({stage: shortened}):
             return missing
-        loss = welch(whole, _passes(history, target, stage, shortened), floor)
-        if loss.low <= 0:
+        loss = samples.evidence({stage: shortened}).difference(stage, "whole", ALPHA / TRIES)
+        if loss.low > -MARGIN:
             return Ablation(sentences, shortened, loss)
-        idle.pop()  # together they do matter: the one of most worth comes back
+        idle = idle[: len(idle) // 2]  # together they do matter: those of most worth come back
     return Ablation(sentences, prompt, None)
 
 
@@ -72,23 +92,54 @@ def best_prompt(history: History) -> str:
     return found.best if found else leader.prompt
 
 
-def _without(parts: Sequence[str], left_out: set[int]) -> str:
+class _Samples:
+    """Fresh scores of a prompt and its variants; for the whole prompt those of the final count."""
+
+    def __init__(self, history: History, prompt: str, target: int) -> None:
+        self.history, self.prompt, self.target = history, prompt, target
+        found = outcome(history)
+        self.final = by_input(fresh_trials(history, found, prompt)) if found else {}
+        self.held_out = bool(self.final and found and found.held_out)
+        self.inputs = sample(self.final or history.searched or history.inputs, INPUTS)
+        self.passes = math.ceil(CALLS / len(self.inputs))
+
+    def missing(self, stages: Mapping[str, str]) -> list[Step]:
+        """What is to be measured before the stages, name -> prompt, can be compared."""
+        wanted = dict(stages) if self.final else {"whole": self.prompt, **stages}
+        return [
+            step
+            for stage, prompt in wanted.items()
+            for step in missing_steps(
+                *(self.history, self.target, stage, [prompt], self.inputs),
+                *(self.passes, self.held_out, "ablation"),
+            )
+        ]
+
+    def _scores(self, stage: str, prompt: str) -> Scores:
+        found = records(self.history, "ablation", self.target, stage)
+        same = (e for e in found if normalise(e.prompt) == normalise(prompt))
+        return by_input(trial for e in same for trial in e.trials)
+
+    def evidence(self, stages: Mapping[str, str]) -> Evidence:
+        """How the stages compare with the prompt, whose name is "whole"."""
+        fresh = {stage: self._scores(stage, prompt) for stage, prompt in stages.items()}
+        whole = self.final or self._scores("whole", self.prompt)
+        fresh["whole"] = {text: whole[text] for text in self.inputs}
+        generalises = self.held_out and len(self.inputs) >= SAMPLE
+        return Evidence(self.history, self.target, fresh, generalises)
+
+
+def _judged(evidence: Evidence, stages: Sequence[str]) -> dict[str, tuple[Interval, Verdict]]:
+    """What each sentence is worth, by Holm's steps: whoever passes leaves the others more room."""
+    found: dict[str, tuple[Interval, Verdict]] = {}
+    while left := [stage for stage in stages if stage not in found]:
+        worth = {s: evidence.difference("whole", s, ALPHA / len(left)) for s in left}
+        told = {s: w for s, w in worth.items() if w.low > 0 or w.high < 0}
+        found |= {s: (w, "matters" if w.low > 0 else "harms") for s, w in told.items()}
+        if not told:
+            return found | {s: (w, "cannot be told") for s, w in worth.items()}
+    return found
+
+
+def _without(parts: Sequence[str], left_out: Collection[int]) -> str:
     return "".join(part for i, part in enumerate(parts) if i not in left_out).strip()
-
-
-def _missing(history: History, target: int, variants: dict[str, str], passes: int) -> list[Step]:
-    missing = [
-        Step(
-            stage,
-            prompt,
-            passes - len(_passes(history, target, stage, prompt)),
-            kind="ablation",
-            iteration=target,
-        )
-        for stage, prompt in variants.items()
-    ]
-    return [step for step in missing if step.passes > 0]
-
-
-def _passes(history: History, target: int, stage: str, prompt: str) -> list[float]:
-    return _pooled(_records(history, "ablation", target, stage)).get(normalise(prompt), [])

@@ -162,6 +162,9 @@ class History:
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: _Tally | None = None
         self.inputs: set[str] = set()  # of the search
+        # Where program.md is known: its inputs and held-out inputs.
+        self.searched: tuple[str, ...] | None = None
+        self.held_out: tuple[str, ...] | None = None
         self._numbers: set[int] = set()
         self._lowest = 1
         self._leads: Counter[str] = Counter()

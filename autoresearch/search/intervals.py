@@ -1,16 +1,30 @@
-"""95 % intervals for a mean and for the difference of two means; standard library only."""
+"""95 % intervals for means and for paired differences; standard library only.
+
+Which method holds on how few inputs `python -m tests.benchmarks.intervals` measures.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from functools import lru_cache
+from statistics import NormalDist, fmean, variance
+
+ALPHA = 0.05
+PSEUDO = 1.25  # pseudo-pairs at each end of a difference
+SEEN = 8  # degrees of freedom that a variance known from elsewhere weighs,
+TRUSTED = 4  # and those that the quantile takes from it: tails are longer than the normal's
+FLOOR = 0.1  # points: no standard deviation is taken to be less
+
+Groups = Sequence[Sequence[float]]
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval, in points; `samples` values, of two groups the smaller."""
+    """A mean with its 95 % interval, in points; it rests on so many samples."""
 
     mean: float
     low: float
@@ -18,33 +32,69 @@ class Interval:
     samples: int
 
 
-def mean_interval(values: Sequence[float], floor: float = 0.0) -> Interval:
-    """Student's t interval, within 0..10. `floor` is the least standard deviation taken as
-    possible.
+def within(groups: Groups) -> float | None:
+    """The variance of values around the mean of their group; None where each has but one."""
+    freedom = sum(len(group) - 1 for group in groups if group)
+    squares = sum((x - fmean(group)) ** 2 for group in groups if group for x in group)
+    return squares / freedom if freedom else None
 
-    Without a floor fifteen equal scores would claim no uncertainty at all. One value alone has no
-    interval: it spans all scores.
+
+def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = ALPHA) -> Interval:
+    """Student's t interval for the mean of all values, from the variance within their groups.
+
+    `seen` is that variance as it was elsewhere: the one of these few values is shrunk toward it,
+    which holds where scores have a long tail that a handful of them does not show.
     """
-    mean, n = fmean(values), len(values)
-    if n < 2:
-        return Interval(mean, 0.0, 10.0, n)
-    half = _half(values, floor)
-    return Interval(mean, max(0.0, mean - half), min(10.0, mean + half), n)
+    values = [value for group in groups for value in group]
+    mean, freedom = fmean(values), len(values) - len(groups)
+    known, trusted = (0, 0) if seen is None else (SEEN, TRUSTED)
+    if freedom + trusted < 1:
+        return Interval(mean, *bounds, len(values))
+    squares = freedom * (within(groups) or 0.0) + known * (seen or 0.0)
+    deviation = max(math.sqrt(squares / (freedom + known)), FLOOR)
+    half = t_quantile(freedom + trusted, 1 - alpha / 2) * deviation / math.sqrt(len(values))
+    return Interval(mean, max(bounds[0], mean - half), min(bounds[1], mean + half), len(values))
 
 
-def paired(a: Sequence[float], b: Sequence[float], floor: float = 0.0) -> Interval:
-    """Student's t interval for the mean of a[i] - b[i], at least two pairs."""
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    mean, half = fmean(differences), _half(differences, floor)
-    return Interval(mean, mean - half, mean + half, len(differences))
+def binomial(values: Sequence[float], bounds: Bounds) -> Interval:
+    """Blaker's interval for the mean of values within bounds that are mostly at either of them.
+
+    Values in between spread less than a coin of the same mean, so that it holds for them too.
+    Source: Blaker, Confidence curves and improved exact confidence intervals for discrete
+    distributions, Canadian Journal of Statistics 28 (2000).
+    """
+    (low, high), n = bounds, len(values)
+    right = sum((value - low) / (high - low) for value in values)
+    whole = min(math.floor(right + 1e-9), n - 1)
+    part = max(0.0, right - whole)
+    least = (1 - part) * _least(whole, n) + part * _least(whole + 1, n)
+    most = 1 - (1 - part) * _least(n - whole, n) - part * _least(n - whole - 1, n)
+    mean = fmean(values)
+    ends = low + least * (high - low), low + most * (high - low)
+    return Interval(mean, min(ends[0], mean), max(ends[1], mean), n)
 
 
-def welch(a: Sequence[float], b: Sequence[float], floor: float = 0.0) -> Interval:
+def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPHA) -> Interval:
+    """Interval for a mean of paired differences within -most..most, with pseudo-pairs at both
+    ends, so that it does not collapse where all pairs agree.
+
+    Source: Bonett, Price, Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data, Journal of Educational and Behavioral Statistics 37 (2012).
+    """
+    n = len(differences) + 2 * PSEUDO
+    centre = sum(differences) / n
+    squares = sum(x * x for x in differences) + 2 * PSEUDO * most**2
+    half = NormalDist().inv_cdf(1 - alpha / 2) * math.sqrt((squares / n - centre**2) / n)
+    low, high = max(-most, centre - half), min(most, centre + half)
+    return Interval(fmean(differences), low, high, len(differences))
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Interval for mean(a) - mean(b), variances unequal; at least two values each.
 
     Source: Welch, The generalization of 'Student's' problem, Biometrika 34 (1947).
     """
-    error_a, error_b = _variance(a, floor) / len(a), _variance(b, floor) / len(b)
+    error_a, error_b = variance(a) / len(a), variance(b) / len(b)
     difference, error = fmean(a) - fmean(b), error_a + error_b
     samples = min(len(a), len(b))
     if error == 0:
@@ -54,26 +104,43 @@ def welch(a: Sequence[float], b: Sequence[float], floor: float = 0.0) -> Interva
     return Interval(difference, difference - half, difference + half, samples)
 
 
-def _half(values: Sequence[float], floor: float) -> float:
-    return t_quantile(len(values) - 1) * math.sqrt(_variance(values, floor) / len(values))
+@lru_cache(maxsize=4096)
+def _least(right: int, n: int) -> float:
+    """The least share of successes that Blaker's test accepts after `right` of n."""
+    if right == 0:
+        return 0.0
+
+    def accepted(share: float) -> bool:
+        own = 1 - _at_most(right - 1, n, share)
+        fewer = bisect_right(range(right), own, key=lambda k: _at_most(k, n, share))
+        return own + (_at_most(fewer - 1, n, share) if fewer else 0.0) >= ALPHA
+
+    return _first(accepted, 0.0, right / n)
 
 
-def _variance(values: Sequence[float], floor: float) -> float:
-    return max(variance(values), floor**2)
+def _at_most(k: int, n: int, share: float) -> float:
+    """P(at most k successes of n)."""
+    return 1.0 if k >= n else 1 - _beta(k + 1, n - k, share)
 
 
-def t_quantile(freedom: float, level: float = 0.975) -> float:
-    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, by bisection of its CDF."""
-    low, high = 0.0, 2.0
-    while _t_cdf(high, freedom) < level:
-        low, high = high, high * 2
+def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Where a condition that holds at `high` begins to hold, by bisection."""
     while high - low > 1e-10 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, freedom) < level else (low, middle)
+        low, high = (low, middle) if holds(middle) else (middle, high)
     return high
 
 
-def _t_cdf(t: float, freedom: float) -> float:
+@lru_cache(maxsize=4096)
+def t_quantile(freedom: float, level: float = 1 - ALPHA / 2) -> float:
+    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, by bisection of its CDF."""
+    most = 2.0
+    while t_cdf(most, freedom) < level:
+        most *= 2
+    return _first(lambda t: t_cdf(t, freedom) >= level, 0.0, most)
+
+
+def t_cdf(t: float, freedom: float) -> float:
     """P(T <= t) for t >= 0, from the incomplete beta function (Abramowitz, Stegun 26.7.1)."""
     return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
 

@@ -142,10 +142,10 @@ def next_ablation(history: History, program: Program, running: Collection[Step])
 
 
 def _runs(step: Step, running: Collection[Step]) -> bool:
-    return any((step.stage, step.prompt) == (other.stage, other.prompt) for other in running)
+    return any(step.of(0) == other.of(0) for other in running)
 
 
 def _in_part(step: Step, program: Program) -> Step:
     """So many of the passes that one record makes no more than CALLS calls."""
-    inputs = program.held_out if step.held_out else program.inputs
+    inputs = step.inputs or program.inputs
     return step.of(min(step.passes, max(1, CALLS // len(inputs))))

@@ -47,6 +47,8 @@ def open_history(
     judge = models["judge"] if needs_judge(program) else None
     deterministic = temperature == 0 and judge is None
     history = History(deterministic=deterministic)
+    history.searched = tuple(given.text for given in program.inputs)
+    history.held_out = tuple(given.text for given in program.held_out)
     before: list[Experiment] = []
     again = 0
     for experiment in experiments:

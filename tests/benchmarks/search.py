@@ -32,7 +32,7 @@ from autoresearch.options import parse_arguments
 from autoresearch.report.reports import Reports
 from autoresearch.report.terminal import Display
 from autoresearch.search.confirmation import Step, outcome
-from autoresearch.search.intervals import paired
+from autoresearch.search.intervals import student
 from autoresearch.search.proposal import parse_proposal
 from autoresearch.search.series import open_history
 from autoresearch.text import count
@@ -187,7 +187,8 @@ def main() -> None:
     for outcomes in zip(*everything, strict=True):
         print(row("all", list(outcomes)))
     for at, number in enumerate(options.workers[1:], 1):
-        loss = paired([runs[at].true for runs in everything], [runs[0].true for runs in everything])
+        losses = [runs[at].true - runs[0].true for runs in everything]
+        loss = student([losses], None, (-10.0, 10.0))
         print(
             f"{count(number, 'worker')} against {options.workers[0]}, seed by seed: true score "
             f"{loss.mean:+.2f} (95 % interval {loss.low:+.2f} to {loss.high:+.2f})"
