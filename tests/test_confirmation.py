@@ -5,6 +5,7 @@ pytest tests/test_confirmation.py
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,11 +15,17 @@ from statistics import fmean
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from autoresearch.files.record import Experiment, Trial
-from autoresearch.search.ablation import Ablation, ablate, split_sentences
-from autoresearch.search.confirmation import FINAL, FINAL_MOST, Step, next_steps, outcome
+from autoresearch.search.ablation import CALLS, Ablation, ablate, split_sentences
+from autoresearch.search.confirmation import (
+    FINAL,
+    FINAL_MOST,
+    MARGIN,
+    Step,
+    next_steps,
+    outcome,
+)
 from autoresearch.search.history import History
 
 TARGET = 10
@@ -197,8 +204,7 @@ def test_what_is_reported_rests_on_the_final_passes_alone() -> None:
     assert found.winner_score.mean == pytest.approx(fmean(best))
     assert found.baseline_score.mean == pytest.approx(fmean(plain))
     assert found.winner_score.samples == FINAL
-    known = stats.ttest_ind(best, plain, equal_var=False).confidence_interval(0.95)
-    assert (found.difference.low, found.difference.high) == pytest.approx((known.low, known.high))
+    assert found.difference.mean == pytest.approx(fmean(best) - fmean(plain))
     assert found.improved
     assert not found.held_out
 
@@ -236,7 +242,7 @@ def test_held_out_inputs_are_for_the_final_only_and_never_reach_the_search() -> 
     assert all(step.held_out for step in steps if step.stage == "final")
     found = outcome(history)
     assert found is not None and found.held_out
-    assert found.winner_score.samples == FINAL  # a pass over both inputs is one sample
+    assert (found.inputs, found.passes) == (2, math.ceil(FINAL / 2))
     shown = {trial.input for s in history.top(99) for trial in history.trials(s.prompt)}
     assert shown == {""}
     plain = searched(9)
@@ -284,7 +290,7 @@ def test_a_baseline_that_wins_is_no_improvement() -> None:
     assert [step.prompt for step in steps if step.stage == "final"] == ["base"]
     found = outcome(history)
     assert found is not None
-    assert found.winner == found.shortest == "base"
+    assert (found.winner, found.best, found.shortest) == ("base", "base", None)
     assert not found.improved
     assert (found.difference.low, found.difference.mean, found.difference.high) == (0, 0, 0)
 
@@ -300,35 +306,8 @@ def test_a_winner_shown_to_be_worse_than_the_baseline_is_not_the_best() -> None:
     )
     found = outcome(history)
     assert found is not None and found.difference.high < 0 and not found.improved
-    assert (found.winner != "base", found.best, found.shortest) == (True, "base", "base")
-
-
-def test_a_worse_winner_is_not_the_shortest_either() -> None:
-    long = "the baseline, which is of some length"
-    history = History(
-        e.with_(prompt=long) if e.prompt == "base" else e for e in searched(9).experiments
-    )
-    confirmed(
-        history,
-        lambda s: [
-            4.0 + i % 2 - 3 * (s.stage == "final" and s.prompt != long) for i in range(s.passes)
-        ],
-    )
-    found = outcome(history)
-    assert found is not None and found.best == found.shortest == long
-
-
-def test_a_beaten_baseline_is_never_named_as_the_shortest() -> None:
-    history = searched(3, base=(4.0, 5.0, 5.0, 6.0))  # it outlives the first rounds
-    confirmed(
-        history,
-        lambda s: [
-            (4.0 if s.stage == "final" and s.prompt == "base" else 6.0) + i % 2
-            for i in range(s.passes)
-        ],
-    )
-    found = outcome(history)
-    assert found is not None and found.improved and found.shortest != "base"
+    assert (found.winner != "base", found.best, found.shortest) == (True, "base", None)
+    assert found.chance > 0.95
 
 
 MANY = [f"input {number}" for number in range(6)]
@@ -361,12 +340,7 @@ def test_what_differs_from_input_to_input_counts_where_they_are_a_sample(
     assert found is not None and (found.inputs, found.generalises) == (len(inputs), generalises)
     assert found.difference.mean == pytest.approx(1.0)
     assert found.improved is not generalises
-    assert found.winner_score.samples == FINAL
-    if generalises:
-        known = stats.ttest_rel([8.0, 4.0] * 3, [5.0] * 6).confidence_interval(0.95)
-        assert (found.difference.low, found.difference.high) == pytest.approx(
-            (known.low, known.high)
-        )
+    assert found.winner_score.samples == (len(inputs) if generalises else FINAL + 1)
 
 
 def test_a_step_taken_in_parts_goes_on_where_it_stopped() -> None:
@@ -386,8 +360,8 @@ def test_a_difference_within_the_noise_is_no_improvement() -> None:
     confirmed(history, lambda step: [4.0, 6.0] * 30)
     found = outcome(history)
     assert found is not None and not found.improved
-    assert found.shortest == "base"
     assert found.difference.low < 0 < found.difference.high
+    assert found.best == "base"  # equal means: the shorter
 
 
 def test_a_changed_baseline_is_measured_before_anything_is_said_of_it() -> None:
@@ -399,34 +373,22 @@ def test_a_changed_baseline_is_measured_before_anything_is_said_of_it() -> None:
 
 
 def test_large_noise_takes_more_final_passes_up_to_a_limit() -> None:
-    for spread, passes in ((0.0, FINAL), (1.25, 25), (5.0, FINAL_MOST)):
+    for spread, passes in ((0.1, FINAL), (1.25, 25), (5.0, FINAL_MOST)):
         base = [5 - spread, 5 + spread] * 50
         history = History([record(0, "baseline", "baseline", "base", base)])
-        steps = next_steps(history, 0)
-        assert steps == [Step("final", "base", pytest.approx(passes, abs=1))]
+        assert [step.passes for step in next_steps(history, 0)] == [pytest.approx(passes, abs=1)]
 
 
 def test_without_noise_nothing_is_halved() -> None:
-    history = History(searched(9).experiments, deterministic=True)
+    history = searched(9, base=(3.0,) * 4)
     steps = confirmed(history, lambda step: [worth(step.prompt)] * step.passes)
     assert [(step.stage, step.prompt) for step in steps] == [
         ("final", "prompt 8"),
         ("final", "base"),
     ]
     found = outcome(history)
-    assert found is not None and found.improved
-    assert (found.winner_score.low, found.winner_score.high) == (8.0, 8.0)
-
-
-def test_the_shortest_prompt_that_is_not_measurably_worse_is_named() -> None:
-    names = {"prompt 8": "the winner, which is of some length: 8", "prompt 7": "brief 7"}
-    history = History(
-        e.with_(prompt=names.get(e.prompt, e.prompt)) for e in searched(9).experiments
-    )
-    confirmed(history)
-    found = outcome(history)
-    assert found is not None and found.winner == names["prompt 8"]
-    assert found.shortest == "brief 7"  # shorter ones fell in the first round, or are worse
+    assert found is not None and found.improved and found.passes == 2
+    assert 7.5 < found.winner_score.low < 8.0 < found.winner_score.high < 8.5
 
 
 def test_with_the_same_scores_the_same_is_reported() -> None:
@@ -489,18 +451,21 @@ def test_each_sentence_is_left_out_in_turn() -> None:
         "without 3": "Be right. Be brief. Be quick.",
         "without 4": "Be right. Be brief.\nBe kind.",
     }
-    assert {step.passes for step in steps} == {ABLATION}
+    assert {step.passes for step in steps} == {CALLS}
 
 
 def test_what_each_sentence_is_worth_and_the_prompt_without_the_idle_ones() -> None:
     found = ablated(searched(1))
-    assert [(text, pytest.approx(value.mean)) for text, value in found.sentences] == [
+    assert [(text, pytest.approx(value.mean)) for text, value, _ in found.sentences] == [
         *WORTH.items()
     ]
-    assert all(value.low <= value.mean <= value.high for _, value in found.sentences)
+    assert all(value.low <= value.mean <= value.high for _, value, _ in found.sentences)
     assert "Be right." in found.shortened and "Be kind." in found.shortened
     assert "Be brief." not in found.shortened and "Be quick." not in found.shortened
-    assert found.loss is not None and found.loss.low <= 0
+    assert [verdict for _, _, verdict in found.sentences] == [
+        *("matters", "cannot be told", "matters", "cannot be told")
+    ]
+    assert found.loss is not None and found.loss.low > -MARGIN
 
 
 def test_sentences_that_matter_only_together_come_back() -> None:
@@ -522,7 +487,7 @@ def test_a_prompt_in_which_everything_matters_stays_whole() -> None:
 def test_a_prompt_of_one_sentence_is_not_emptied() -> None:
     found = ablated(searched(1), lambda step: [5.0] * step.passes, "Be brief.")
     assert (found.shortened, found.loss) == ("Be brief.", None)
-    assert [text for text, _ in found.sentences] == ["Be brief."]
+    assert [text for text, _, _ in found.sentences] == ["Be brief."]
 
 
 def test_an_interrupted_ablation_goes_on() -> None:

@@ -163,7 +163,9 @@ def test_no_improvement_is_said_plainly(capsys: pytest.CaptureFixture[str]) -> N
     history = History([experiment(0, [5.0, 5.5, 4.5, 5.0]), experiment(1, [5.0, 5.1, 5.2, 4.9])])
     while steps := next_steps(history, 1):
         for step in steps:
-            scores = [5.0 + (i % 3 - 1) for i in range(step.passes)]
+            scores = [
+                5.0 + step.prompt.endswith("1") / 50 + (i % 3 - 1) for i in range(step.passes)
+            ]
             history.add(
                 experiment(1, scores, kind="confirmation", strategy=step.stage, prompt=step.prompt)
             )
@@ -184,8 +186,8 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sentences = [
-        ("Be brief.", Interval(1.2, 0.8, 1.6, 8)),
-        ("Be kind.", Interval(0.1, -0.4, 0.6, 8)),
+        ("Be brief.", Interval(1.2, 0.8, 1.6, 8), "matters"),
+        ("Be kind.", Interval(0.1, -0.4, 0.6, 8), "cannot be told"),
     ]
     loss = Interval(0.05, -0.3, 0.4, 15)
     shown_by(target=9).ablation(Ablation(sentences, "Be brief.", loss))

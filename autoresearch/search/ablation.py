@@ -27,7 +27,7 @@ from autoresearch.search.intervals import ALPHA, Interval
 from autoresearch.text import normalise
 
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
-INPUTS, CALLS = 24, 48  # on which a sentence is measured, and how often in all
+INPUTS, CALLS = 24, 24  # on which a sentence is measured, and how often in all
 TRIES = 3  # at a shortened prompt, each at ALPHA / TRIES
 
 Verdict = Literal["matters", "harms", "cannot be told"]
@@ -61,7 +61,8 @@ def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
     samples = _Samples(history, prompt, target)
     if missing := samples.missing(stages):
         return missing
-    judged = [*_judged(samples.evidence(stages), [*stages]).values()] if stages else []
+    worth = _judged(samples.evidence(stages), [*stages])
+    judged = [worth[stage] for stage in stages]
     sentences = [(part.strip(), *each) for part, each in zip(parts, judged, strict=True)]
     idle = [i for i, (_, verdict) in enumerate(judged) if verdict != "matters"]
     idle = sorted(idle, key=lambda i: judged[i][0].mean)[: len(parts) - 1]

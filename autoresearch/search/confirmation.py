@@ -241,7 +241,9 @@ class _Halving:
             self.alive = self.alive[:1]
         weights = {standing.prompt: standing.samples for standing in self.alive}
         while len(self.alive) > 1 and (scores := self._round(history, target)):
-            level = fmean(self.estimates[p] for p in scores) - fmean(scores.values())
+            level = 0.0
+            if self.blocked:  # other inputs, easier or harder for all
+                level = fmean(self.estimates[p] for p in scores) - fmean(scores.values())
             passes = self._share()
             for prompt, mean in scores.items():
                 total = weights[prompt] * self.estimates[prompt] + passes * (mean + level)
