@@ -185,7 +185,7 @@ def tricks(
     length = middle(arguments.get("words", (60, 60)))
     stops = middle(arguments.get("sentences", (length // 12, length // 12)))
     mentioned = [read_argument(c, given) for c in rules if c.kind == "mentions"]
-    keywords = [name.split(" | ")[0] for groups in mentioned for name, _ in groups]
+    keywords = [name.split(" | ")[0] for groups in mentioned for name, *_ in groups]
     answers = Counter(i.expected for i in program.inputs if i.expected)
     judge = TRUST_JUDGE if needs_judge(program) else ADD_JUDGE
     longer = judge if "words" in arguments else "add 'words: 20+'"

@@ -10,7 +10,7 @@ import pytest
 from autoresearch.check import expected_calls, stress, warnings
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import load_program
-from tests.test_scorer import SHIPPED, program
+from tests.test_criteria import SHIPPED, program
 
 
 def test_warns_of_tricks_that_pay():

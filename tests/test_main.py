@@ -41,7 +41,7 @@ from autoresearch.simulator.server import Connection, Reply
 from tests.benchmarks.landscapes import LANDSCAPES
 from tests.benchmarks.search import WorldClient
 from tests.servers import Simulator
-from tests.test_scorer import SHIPPED
+from tests.test_criteria import SHIPPED
 
 KILLS = int(os.environ.get("KILLS", "25"))
 OUTAGE = float(os.environ.get("OUTAGE", "2"))  # seconds

@@ -21,9 +21,9 @@ from autoresearch.text import one_line, short, unknown
 KINDS: dict[str, Kind] = {
     "words": Kind(lengths.read_band, lengths.words),
     "sentences": Kind(lengths.read_band, lengths.sentences),
-    "mentions": Kind(phrases.read_groups, phrases.mentions),
-    "avoids": Kind(phrases.read_groups, phrases.avoids),
-    "matches": Kind(phrases.read_pattern, phrases.matches, quote=regex.escape),
+    "mentions": Kind(phrases.read_groups, phrases.mentions, phrases.one_phrase),
+    "avoids": Kind(phrases.read_groups, phrases.avoids, phrases.one_phrase),
+    "matches": Kind(structure.read_pattern, structure.matches, regex.escape),
     "equals": Kind(answers.read_literal, answers.equals),
     "json": Kind(structure.read_keys, structure.json_keys),
     "similar": Kind(answers.read_literal, answers.similar),

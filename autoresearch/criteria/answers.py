@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import regex
+
 from autoresearch.criteria.kind import Mark
-from autoresearch.criteria.phrases import plain
-from autoresearch.criteria.structure import as_json, same, same_fields
+from autoresearch.criteria.phrases import canonical
+from autoresearch.criteria.structure import as_json
+from autoresearch.files.program import unfenced
 from autoresearch.text import short
+
+# A full stop in any script that has one; not an ellipsis, nor signs that say more than "the end".
+STOPS = (
+    ".\u0589\u06d4\u0701\u0702\u0964\u0965\u0f0d\u104a\u104b\u1362\u166e\u1803\u1809\u17d4\u17d5"
+    "\u3002\ua4ff\ua60e\ua6f3\ufe12\ufe52\uff0e\uff61"
+)
+QUOTE = regex.compile(r"\p{Quotation_Mark}")
+BLANK = str.maketrans("\u2212", "-", "\u200b\u2060\ufeff")  # the minus sign; blanks of no width
+GROUPED = regex.compile(
+    r"[-+]?\d{1,3}(?:([,'\u2019\u066c\u00a0\u2009\u202f ])\d{3}(?:\1\d{3})*|(?:,\d{2})+,\d{3})"
+    r"(?:\.\d*)?"
+)
+SEPARATOR = regex.compile(r"[,'\u2019\u066c\s]")
 
 
 def read_literal(argument: str) -> str:
@@ -14,24 +33,76 @@ def read_literal(argument: str) -> str:
     return argument.strip()
 
 
-def equals(wanted: str, response: str) -> Mark:
-    """1 for the same text but for case, spaces, emphasis, quotes and closing punctuation.
+def bare(text: str) -> str:
+    """The answer without a code fence, quotes and white space around it and its final stop.
 
-    Where both are JSON their values count, and objects get the share of keys that are right.
+    >>> bare("```text\\n\u201cIt is 42.\u201d\\n```")
+    'It is 42'
     """
-    if plain(wanted) == plain(response):
-        return 1.0, ""
+    text = unfenced(text.translate(BLANK).strip()).strip()
+    for _ in range(2):  # a stop may stand before or after the quote
+        if len(text) > 1 and text[-1] in STOPS and text[-2] != text[-1]:
+            text = text[:-1].rstrip()
+        if len(text) > 2 and QUOTE.match(text[0]) and QUOTE.match(text[-1]):
+            text = text[1:-1].strip()
+    return text
+
+
+def fold(text: str) -> str:
+    """Without case and runs of white space."""
+    return canonical(" ".join(canonical(text).casefold().split()))
+
+
+def number(text: str) -> float | None:
+    """The number that Python reads in a text, thousands separators taken out; None: it is none."""
+    if GROUPED.fullmatch(text):
+        text = SEPARATOR.sub("", text)
+    for read in (int, float):
+        try:
+            value = read(text)
+        except ValueError:
+            continue
+        return value if math.isfinite(value) else None
+    return None
+
+
+def equals(wanted: str, response: str) -> Mark:
+    """1 for the same text or number; JSON by value, an object by its share of right keys."""
+    ours, theirs = bare(wanted), bare(response)
     missed = f"wanted '{short(wanted)}', got '{short(response)}'"
-    for ours, theirs in zip(as_json(wanted), as_json(response), strict=False):
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            return same_fields(ours, theirs)
-        return float(same(ours, theirs)), missed
-    return 0.0, missed
+    value = as_json(ours)
+    if isinstance(value, dict | list):
+        other = as_json(theirs)
+        if isinstance(value, dict) and isinstance(other, dict):
+            return same_fields(value, other)
+        return float(same(value, other)), missed
+    ours, theirs = fold(ours), fold(theirs)
+    alike = ours == theirs or number(ours) is not None and number(ours) == number(theirs)
+    return float(alike), missed
+
+
+def same_fields(ours: dict[str, Any], theirs: dict[str, Any]) -> Mark:
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    wrong = [
+        key
+        for key in keys
+        if key not in ours or key not in theirs or not same(ours[key], theirs[key])
+    ]
+    return 1 - len(wrong) / max(1, len(keys)), f"wrong: {short(', '.join(wrong), 120)}"
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal: 1 is 1.0, but true is not 1; texts to the letter."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def similar(wanted: str, response: str) -> Mark:
     """The share of characters in common, by the normalised Indel distance of rapidfuzz."""
     from rapidfuzz import fuzz
 
-    mark = fuzz.ratio(plain(wanted), plain(response)) / 100
+    mark = fuzz.ratio(fold(bare(wanted)), fold(bare(response))) / 100
     return mark, f"{mark:.0%} like '{short(wanted)}'"

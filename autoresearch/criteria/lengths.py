@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import regex
+import sentencex
 
 from autoresearch.criteria.kind import Mark
 from autoresearch.text import short
@@ -14,13 +15,29 @@ INSIDE = r"['\u2019.@/:&\-\u2010\u2011]|(?<=\d),(?=\d)"  # joins the parts of on
 WORD = regex.compile(
     rf"(?V1)[{CHARACTER}]|[\w--[{CHARACTER}]]+(?:(?:{INSIDE})[\w--[{CHARACTER}]]+)*"
 )
-BLOCK = regex.compile(r"\n\s*\n|\n(?=\s*(?:[-*+#>|]|\d+[.)])\s)")
-BULLET = regex.compile(r"\A\s*(?:(?:[-*+>]|#+|\d+[.)])\s+)+")
-SENTENCE_END = regex.compile(
-    r"[\u3002\uff01\uff1f]+"
-    r"|(?<!\b(?i:e\.g|i\.e|cf|vs|mr|mrs|ms|dr))(?<![.!?\u2026])[.!?\u2026]++"
-    r"[\"'\u201d\u2019)\]*_]*+\s++(?=[\"'\u201c\u2018(\[*_]*[\p{Lu}\p{Lo}\d])"
+# Paragraphs, list items and headings end a sentence, and so do stops that sentencex does not know.
+BLOCK = regex.compile(
+    r"\n\s*\n|\n(?=\s*(?:[-*+#>|]|\d+[.)])\s)|(?<=[\u0f0d\u0f0e\u17d4\u17d5])"
+    r"|(?<=\u2026)\s++(?=[\p{Quotation_Mark}(*_]*\p{Lu})"
 )
+BULLET = regex.compile(r"\A\s*(?:(?:[-*+>]|#+|\d+[.)])\s+)+")
+CODE = regex.compile(r"[*`]+|(?<=[!?\uff01\uff1f])[!?\uff01\uff1f]+")  # and repeated signs
+BRACKET = regex.compile(r"[\p{Quotation_Mark}()\[\]{}]")
+OPENING = regex.compile(r"\A[\s_]*+(?:(?!\[\d)[\p{Quotation_Mark}(\[])++")
+CLOSING = regex.compile(r"[\p{Quotation_Mark})\]]\s*\Z")
+GOES_ON = regex.compile(r"\s*[\p{Ll}\u3068]")  # "No!" he said
+ABBREVIATED = regex.compile(r"(?i)(?:\A|[\s(])(?:dr|vols?|eqs?|abs|approx|sra|dra)\.\s*\Z")
+LANGUAGES = [
+    (regex.compile(rf"\p{{{script}}}"), code)
+    for script, code in [
+        ("Greek", "el"),
+        ("Hiragana", "ja"),
+        ("Armenian", "hy"),
+        ("Cyrillic", "ru"),
+    ]
+]
+LONG = 2000  # characters; sentencex takes the square of the quotes that are never closed
+LONGEST = 100_000  # characters that are looked at: more sentences than any band
 Band = tuple[int, float]
 
 
@@ -53,7 +70,22 @@ def words(band: Band, response: str) -> Mark:
 
 
 def sentences(band: Band, response: str) -> Mark:
-    """Counts sentence ends, and each list item, heading or paragraph without one as a sentence."""
-    blocks = (BULLET.sub("", block) for block in BLOCK.split(response))
-    pieces = (piece for block in blocks for piece in SENTENCE_END.split(block))
-    return in_band(band, sum(1 for piece in pieces if WORD.search(piece)), "sentences")
+    """Counts sentences, and each list item, heading or paragraph without a stop as one."""
+    text = response[:LONGEST].encode("utf-8", "replace").decode()
+    language = next((code for script, code in LANGUAGES if script.search(text)), "en")
+    blocks = (count_sentences(block, language) for block in BLOCK.split(text) if WORD.search(block))
+    return in_band(band, sum(blocks), "sentences")
+
+
+def count_sentences(block: str, language: str) -> int:
+    """By sentencex, which knows the stops of most scripts and many abbreviations."""
+    block = CODE.sub("", BULLET.sub("", block))
+    if len(block) > LONG:
+        block = BRACKET.sub("", block)
+    found, before = 0, ""
+    for piece in sentencex.segment(language, block):
+        for each in sentencex.segment(language, OPENING.sub("", piece)):  # (One. Two.)
+            goes_on = ABBREVIATED.search(before) or CLOSING.search(before) and GOES_ON.match(each)
+            found += bool(WORD.search(each)) and not goes_on
+            before = each
+    return found

@@ -1,117 +1,177 @@
-"""Kinds that look for words: `mentions`, `avoids`, `matches`."""
+"""Kinds that look for words: `mentions`, `avoids`.
+
+Words are those of Unicode's own rules (UAX #29), so that 42 is not in 3.42 nor "can" in "can't".
+English ones are found in both numbers.
+"""
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 
 import regex
+from unicode_segmentation_rs import split_word_bounds
 
-from autoresearch.criteria.kind import Mark, ScoreError
+from autoresearch.criteria.kind import Mark
 from autoresearch.text import short
 
-MATCH_SECONDS = 0.5  # what one search of a `matches` pattern may take
 # Scripts that put no spaces around words, or (Hangul) hang particles on them.
-UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-LETTER = rf"[\w--[{UNSPACED}]]"
+UNSPACED = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+)
+MARKS = regex.compile(r"(\p{M}{30})\p{M}+")  # UAX #15 allows no more; sorting them is quadratic
+WIDE = regex.compile(r"[\u2080-\u2089\ufb00-\ufb4f\uff01-\uffee]+")  # other shapes of a sign
+CAPITALS = regex.compile(r"(?<![^\W_])(\p{Lu}{2,}+)s(?![^\W_])")  # AIs
 INVISIBLE = regex.compile(r"[\u00ad\u200b-\u200d\u2060\ufeff]")
 EMPHASIS = regex.compile(r"(?<![^\W_])[*_~`]+|[*_~`]+(?![^\W_])")
-HYPHEN = regex.compile(r"(?<=\w)[-\u2010-\u2015\u2212]\s*(?=\w)")
-CLOSING = " .,;:!?\u3002\uff0c\"'\u201c\u201d\u2018\u00ab\u00bb\u300c\u300d"
+THOUSANDS = regex.compile(r"(?<=\d)[,'\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+HYPHEN = regex.compile(r"(?<=\w)[-\u2010-\u2015]\s*(?=\w)")
+POSSESSIVE = regex.compile(r"(?<=\w)'s(?!\w)")
+ELISION = regex.compile(r"(?<!\w)(?:[cdjlmnst]|qu)'(?=\p{L}{2})")  # l'eau
+PART = regex.compile(r'(?:"[^"]*+"|[^,]|(?<=\d),(?=\d{3}(?!\d)))++')  # 1,200 is one phrase
+QUOTED = regex.compile(r"([\"'\u201c\u201d])(.*)[\"'\u201c\u201d]", regex.DOTALL)
+LONGEST = 500_000  # characters that are looked at, so that no response takes over a second
+COMMA, BAR = "\ue000", "\ue001"  # in a text that is filled in: there they part nothing
+
+IRREGULAR = dict(
+    pair.split("/")
+    for pair in (
+        "man/men woman/women child/children person/people foot/feet tooth/teeth goose/geese"
+        " mouse/mice louse/lice leaf/leaves life/lives knife/knives wife/wives wolf/wolves"
+        " half/halves shelf/shelves calf/calves loaf/loaves thief/thieves self/selves hoof/hooves"
+        " index/indices matrix/matrices vertex/vertices appendix/appendices datum/data"
+        " medium/media bacterium/bacteria curriculum/curricula phenomenon/phenomena"
+        " criterion/criteria nucleus/nuclei fungus/fungi cactus/cacti stimulus/stimuli"
+        " radius/radii larva/larvae formula/formulae quiz/quizzes axis/axes"
+        " menu/menus taxi/taxis ad/ads"
+    ).split()
+)
+HISSING = ("s", "x", "z", "ch", "sh")
+SINGULAR = {many: one for one, many in IRREGULAR.items()}
+NO_PLURAL = frozenset(  # for all their s
+    "news this its hers ours yours theirs was has does goes always perhaps sometimes afterwards"
+    " nowadays towards besides whereas series species physics mathematics economics politics"
+    " athletics mechanics dynamics genetics diabetes lens gas bias alias atlas canvas chaos cosmos"
+    " texas christmas james mars".split()
+)
+# Words that only some languages use: plurals are English ones, not guessed at in another.
+ENGLISH = frozenset("the of and to is are was it that this with for you by from or be as".split())
+FOREIGN = frozenset(
+    "der das und ist nicht ein eine den dem mit auf sich le les des et est une du dans que el los"
+    " las y en por una il di che gli della het een niet um uma com och att det og er ikke w nie"
+    " f\u00fcr pour n\u00e3o \u00e4r p\u00e5 si\u0119".split()
+)
+Pattern = regex.Pattern[str]
+Group = tuple[str, Pattern, Pattern]  # what it is called; in both numbers; as it is
 
 
-@lru_cache(maxsize=64)
+def canonical(text: str) -> str:
+    """Text in Unicode's form NFC, what UTF-8 cannot hold replaced."""
+    text = text.encode("utf-8", "replace").decode()
+    return unicodedata.normalize("NFC", MARKS.sub(r"\1", text))
+
+
 def fold(text: str) -> str:
     """Text as `mentions` compares it: no case, width, emphasis, hyphens or line breaks.
 
     >>> fold("The **Polar\u2011Bear**\\n`Club`")
     'the polar bear club'
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
-    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).replace("\u2019", "'")
-    return " ".join(HYPHEN.sub(" ", EMPHASIS.sub("", text)).split())
+    text = WIDE.sub(lambda wide: unicodedata.normalize("NFKC", wide[0]), CAPITALS.sub(r"\1", text))
+    text = canonical(canonical(text).casefold())
+    text = INVISIBLE.sub("", text).replace("\u2019", "'").replace("\u2212", "-")
+    return " ".join(HYPHEN.sub(" ", THOUSANDS.sub("", EMPHASIS.sub("", text))).split())
 
 
-def plain(text: str) -> str:
-    """Text as `equals` and `similar` compare it: folded, without quotes and closing punctuation."""
-    folded = fold(text)
-    return folded.strip(CLOSING) or folded
+@lru_cache(maxsize=16)
+def tokens(text: str) -> tuple[str, bool]:
+    """The folded text, a NUL before and after each word and sign; whether it may be English."""
+    text = fold(text[:LONGEST]).replace("\0", " ")
+    if "'" in text:
+        text = ELISION.sub("\\g<0>\0", POSSESSIVE.sub("\0\\g<0>", text))
+    found = split_word_bounds(UNSPACED.sub("\0\\g<0>\0", text))
+    first = found[:2000]
+    english = sum(t in ENGLISH for t in first) >= sum(t in FOREIGN for t in first)
+    return "\0".join(["", *(token for token in found if token != "\0"), ""]), english
 
 
-Groups = list[tuple[str, "regex.Pattern[str]"]]
+def one_phrase(text: str) -> str:
+    return text.replace(",", COMMA).replace("|", BAR)
 
 
-def read_groups(argument: str) -> Groups:
-    """Reads `a | b, c`: groups between commas, alternatives between bars, quotes dropped."""
+def read_groups(argument: str) -> list[Group]:
+    """Reads `a | b, "c, d"`: groups between commas, alternatives between bars, quotes dropped."""
     groups = []
-    for group in argument.split(","):
-        phrases = [p.strip().strip("\"'\u201c\u201d").strip() for p in group.split("|")]
-        phrases = [phrase for phrase in phrases if phrase]
+    for part in PART.findall(argument):
+        phrases = [unquoted(p.strip()) for p in part.split("|")]
+        phrases = [p.replace(COMMA, ",").replace(BAR, "|") for p in phrases if p]
         if nothing := [phrase for phrase in phrases if not fold(phrase)]:
             raise ValueError(f"expected words to look for, found '{nothing[0]}'")
         if phrases:
-            pattern = "|".join(map(phrase_pattern, phrases))
-            groups.append((" | ".join(phrases), regex.compile(f"(?V1){pattern}")))
+            either, exact = ("|".join(pattern(p, n) for p in phrases) for n in (True, False))
+            groups.append((" | ".join(phrases), regex.compile(either), regex.compile(exact)))
     if not groups:
         raise ValueError(f"expected 'phrase | alternative, phrase', found '{short(argument)}'")
     return groups
 
 
-def phrase_pattern(phrase: str) -> str:
-    """A pattern for folded text: whole words, in the singular or the plural."""
-    folded = fold(phrase)
-    left = rf"(?<!{LETTER})" if regex.match(f"(?V1){LETTER}", folded) else ""
-    right = rf"(?!{LETTER})" if regex.match(f"(?V1){LETTER}", folded[-1]) else ""
-    return left + " ".join(map(either_number, folded.split(" "))) + right
+def unquoted(phrase: str) -> str:
+    found = QUOTED.fullmatch(phrase)
+    return found[2].strip() if found else phrase
 
 
-def either_number(word: str) -> str:
-    """A pattern for an English word in both numbers; short words ("I", "as") have only one."""
+def pattern(phrase: str, numbers: bool) -> str:
+    """A pattern for `tokens`: whole words, with `numbers` in the singular or the plural."""
+    words = tokens(phrase)[0].strip("\0").split("\0")
+    ways = ("|".join(map(regex.escape, sorted(forms(w) if numbers else {w}))) for w in words)
+    signs = r"[.\-]" if words[0][0].isdigit() else r"\."  # .5 and -5 are not 5, .NET is not NET
+    after = r"(?!(?:[+#]\0)++(?!\w))" if words[-1][-1].isalpha() else ""  # C++ is not C
+    whole = r"\0".join(f"(?:{way})" for way in ways)
+    return rf"\0(?<!(?:\A|[ (])\0{signs}\0){whole}\0{after}"
+
+
+def forms(word: str) -> set[str]:
+    """An English word in both numbers, as far as its letters tell; any other word as it is.
+
+    >>> sorted(forms("boxes")), sorted(forms("news"))
+    (['box', 'boxe', 'boxes', 'boxeses'], ['news', 'newses'])
+    """
+    if word in SINGULAR:
+        return {word, SINGULAR[word]}
+    found = {word, IRREGULAR.get(word, word)}
     if not regex.fullmatch(r"\p{Latin}{3,}", word):
-        return regex.escape(word)
-    if word.endswith("ies") and len(word) > 4:
-        return f"{word[:-3]}(?:y|ies)"
-    if word.endswith("y") and word[-2] not in "aeiou":
-        return f"{word[:-1]}(?:y|ies)"
-    if word.endswith("es") and len(word) > 4:
-        return f"{word[:-2]}(?:es?)?"
-    if word.endswith("s") and len(word) > 3 and word[-2] not in "sui":
-        return f"{word[:-1]}s?"
-    return f"{word}(?:s|es)?"
+        return found
+    if word[-1] == "y" and word[-2] not in "aeiou":
+        found.add(word[:-1] + "ies")
+    elif word.endswith(HISSING):
+        found.add(word + "es")
+    elif word + "s" not in NO_PLURAL:
+        found |= {word + "s", word + "es" * (word[-1] == "o")}
+    if len(word) > 3 and word[-1] == "s" and word[-2] not in "sui" and word not in NO_PLURAL:
+        found.add(word[:-1])
+        if word.endswith("ies"):
+            found.add(word[:-3] + "y")
+        elif word.endswith("es") and word[:-2].endswith((*HISSING, "o")):
+            found.add(word[:-2])
+    if word.endswith(("sis", "ses")):  # analysis, analyses
+        found.add(word[:-2] + ("es" if word[-2] == "i" else "is"))
+    return {form for form in found if len(form) > 2}
 
 
-def mentions(groups: Groups, response: str) -> Mark:
-    text = fold(response)
-    missing = [name for name, pattern in groups if not pattern.search(text)]
+def mentions(groups: list[Group], response: str) -> Mark:
+    missing = [name for name, hit in hits(groups, response) if not hit]
     return 1 - len(missing) / len(groups), f"missing: {', '.join(missing)}"
 
 
-def avoids(groups: Groups, response: str) -> Mark:
+def avoids(groups: list[Group], response: str) -> Mark:
     """The share of groups that are absent, so that each phrase dropped is a gain."""
-    text = fold(response)
-    found = [hit[0] for _, pattern in groups if (hit := pattern.search(text))]
+    found = [hit[0].replace("\0", "") for _, hit in hits(groups, response) if hit]
     return 1 - len(found) / len(groups), f"to avoid: {', '.join(found)}"
 
 
-def read_pattern(argument: str) -> regex.Pattern[str]:
-    found = re.fullmatch(r"/(.+)/([imsx]*)", argument.strip(), re.DOTALL)
-    if not found:
-        raise ValueError(f"expected /regex/ or /regex/ims, found '{short(argument)}'")
-    flags = sum(getattr(regex, flag.upper()) for flag in set(found[2]))
-    try:
-        return regex.compile(found[1], flags)
-    except (regex.error, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        raise ValueError(f"expected a regular expression: {error}") from error
-
-
-def matches(pattern: regex.Pattern[str], response: str) -> Mark:
-    try:
-        found = pattern.search(response, timeout=MATCH_SECONDS)
-    except TimeoutError as error:
-        raise ScoreError(
-            f"/{short(pattern.pattern)}/ took over {MATCH_SECONDS} s; simplify it"
-        ) from error
-    except MemoryError as error:
-        raise ScoreError(f"/{short(pattern.pattern)}/ needs too much memory") from error
-    return (1.0, "") if found else (0.0, f"no match for /{short(pattern.pattern, 120)}/")
+def hits(groups: list[Group], response: str) -> Iterator[tuple[str, regex.Match[str] | None]]:
+    """The name of each group with the first place where it stands."""
+    text, english = tokens(response)
+    for name, both, exact in groups:
+        yield name, (both if english else exact).search(text)

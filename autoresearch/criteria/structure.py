@@ -1,36 +1,16 @@
-"""JSON in a response, and the kind `json`."""
+"""Kinds that look at the form of a response: `json`, `matches`; and the JSON in any text."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from autoresearch.criteria.kind import Mark
-from autoresearch.criteria.phrases import plain
-from autoresearch.files.program import unfenced
+import regex
+
+from autoresearch.criteria.kind import Mark, ScoreError
 from autoresearch.text import short
-
-
-def same_fields(ours: dict[str, Any], theirs: dict[str, Any]) -> Mark:
-    keys = [*ours, *(key for key in theirs if key not in ours)]
-    wrong = [
-        key
-        for key in keys
-        if key not in ours or key not in theirs or not same(ours[key], theirs[key])
-    ]
-    return 1 - len(wrong) / max(1, len(keys)), f"wrong: {short(', '.join(wrong), 120)}"
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal: strings as `equals` compares text, 1 like 1.0."""
-    if isinstance(one, str) and isinstance(other, str):
-        return plain(one) == plain(other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def read_keys(argument: str) -> list[str]:
@@ -57,27 +37,55 @@ def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=refuse_twins)
-JSON_ATTEMPTS = 50  # places where an object may begin
+ATTEMPTS = 50  # places where an object may begin,
+EFFORT = 1_000_000  # and characters read in vain: a hostile text could have each read to its end
 
 
 def json_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
     """The JSON objects that stand in a text, each with its start and end."""
-    end = 0
-    for _ in range(JSON_ATTEMPTS):
+    end = wasted = 0
+    for _ in range(ATTEMPTS):
         start = text.find("{", end)
-        if start < 0:
+        if start < 0 or wasted > EFFORT:
             return
         try:
             found, end = DECODER.raw_decode(text, start)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
+            wasted += getattr(error, "pos", len(text)) - start
             end = start + 1
         else:
             yield found, start, end
 
 
-def as_json(text: str) -> list[Any]:
-    """The value of a text that is JSON, in a code block or not, as a list of one; else none."""
+def as_json(text: str) -> Any:
+    """The value of a text that is JSON and nothing else; None for any other."""
     try:
-        return [DECODER.decode(unfenced(text.strip()).strip())]
+        return DECODER.decode(text)
     except (ValueError, RecursionError):
-        return []
+        return None
+
+
+MATCH_SECONDS = 0.5  # what one search of a pattern may take
+
+
+def read_pattern(argument: str) -> regex.Pattern[str]:
+    found = re.fullmatch(r"/(.+)/([imsx]*)", argument.strip(), re.DOTALL)
+    if not found:
+        raise ValueError(f"expected /regex/ or /regex/ims, found '{short(argument)}'")
+    flags = sum(getattr(regex, flag.upper()) for flag in set(found[2]))
+    try:
+        return regex.compile(found[1], flags)
+    except (regex.error, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueError(f"expected a regular expression: {error}") from error
+
+
+def matches(pattern: regex.Pattern[str], response: str) -> Mark:
+    try:
+        found = pattern.search(response, timeout=MATCH_SECONDS)
+    except TimeoutError as error:
+        raise ScoreError(
+            f"/{short(pattern.pattern)}/ took over {MATCH_SECONDS} s; simplify it"
+        ) from error
+    except MemoryError as error:
+        raise ScoreError(f"/{short(pattern.pattern)}/ needs too much memory") from error
+    return (1.0, "") if found else (0.0, f"no match for /{short(pattern.pattern, 120)}/")
