@@ -12,7 +12,7 @@ from typing import Any
 
 import regex
 
-from autoresearch.criteria import answers, lengths, phrases, structure
+from autoresearch.criteria import answers, lengths, own, phrases, structure
 from autoresearch.criteria.kind import Kind, Mark, ScoreError
 from autoresearch.files.inputs import Input, ProgramError, fill
 from autoresearch.files.program import Criterion, Program
@@ -27,6 +27,7 @@ KINDS: dict[str, Kind] = {
     "equals": Kind(answers.read_literal, answers.equals),
     "json": Kind(structure.read_keys, structure.json_keys),
     "similar": Kind(answers.read_literal, answers.similar),
+    "python": Kind(own.read_function, own.Function.__call__, whole=True),
     "judge": Kind(answers.read_literal, mark=None),
 }
 
@@ -72,15 +73,18 @@ def by_rule(criterion: Criterion, given: Input, response: str) -> Mark:
     if kind is None or kind.mark is None:
         raise ScoreError(f"no rule can mark '{criterion.label}'")
     try:
-        return kind.mark(read_argument(criterion, given), response)
+        argument = read_argument(criterion, given)
+        return kind.mark(argument, response, *([given] if kind.whole else []))
     except (ValueError, RecursionError) as error:
         raise ScoreError(f"'{criterion.label}': {error}") from error
 
 
 def read_argument(criterion: Criterion, given: Input) -> Any:
     """The filled argument as its kind reads it; raises ValueError."""
-    quote = KINDS[criterion.kind].quote
-    literal = Input(quote(given.text), quote(given.expected or ""))
+    kind = KINDS[criterion.kind]
+    if kind.whole:
+        return kind.parse(criterion)
+    literal = Input(kind.quote(given.text), kind.quote(given.expected or ""))
     return parsed(criterion.kind, fill(criterion.argument, literal))
 
 

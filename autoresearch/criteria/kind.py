@@ -18,8 +18,10 @@ class Kind:
     """How an argument is read (ValueError says what was expected) and a response marked by it.
 
     `quote` makes text literal that is filled into the argument. Without `mark` a model judges.
+    With `whole`, `parse` reads the Criterion instead, and what it gives marks (response, Input).
     """
 
-    parse: Callable[[str], Any]
-    mark: Callable[[Any, str], Mark] | None
+    parse: Callable[[Any], Any]
+    mark: Callable[..., Mark] | None
     quote: Callable[[str], str] = str
+    whole: bool = False
