@@ -29,14 +29,14 @@ def scored(program: Program, given: Input, response: str, client: Any = None) ->
 class Judge:
     """A client with a queue of replies, which keeps what it was asked."""
 
-    def __init__(self, *replies: str, finish_reason: str = "stop") -> None:
-        self.replies, self.finish_reason = list(replies), finish_reason
+    def __init__(self, *replies: str) -> None:
+        self.replies = list(replies)
         self.asked: list[tuple[str, str]] = []
 
     def generate_response(self, system, user, *, role, spent):
         assert role == "judge"
         self.asked.append((system, user))
-        return SimpleNamespace(text=self.replies.pop(0), finish_reason=self.finish_reason)
+        return SimpleNamespace(text=self.replies.pop(0))
 
 
 # --- the score ---
@@ -93,7 +93,11 @@ def test_reasons_say_what_to_change():
         ("It is 8 out of 10", 8),
         ("10", 10),
         ("**4.**", 4),
-        ("<think>Score: 2, no, 3/10</think>Score: 9", 9),
+        ('{"reason": "It fully answers, in one sentence.", "score": 10}', 10),
+        ('{"score": 7} on a scale of 0 to 10', 7),
+        ("Score (0-10): 7. It names 2-3 points.", 7),
+        ("It misses 2 and 3. Score: 6", 6),
+        ("Score: 6 and 3 points are missing (not at all good)", 6),
     ],
 )
 def test_reads_a_verdict(reply, value):
@@ -105,17 +109,49 @@ def test_reads_a_verdict(reply, value):
     ["", "Good.", "Score: 7 or so. Rather 8/10.", '{"score": 2, "score": 9}', '{"score": NaN}']
     + ['{"score": 11}', '{"score": -1}', "-3/10", "Score: 11/10", "Score: nan", "Score: 4/5"]
     + ['{"score": true}', '{"score": null}', '{"score": "high"}', '{"score": 7} {"score": 8}']
-    + ['{"score": 1' + "0" * 5000 + "}", "Score: 70%", "10/10/2024", "<think>Score: 7", "1e1/10"],
+    + ['{"score": 1' + "0" * 5000 + "}", "Score: 70%", "10/10/2024", "1e1/10"]
+    + ["7-8", "Score: 7-8", "7-8/10", "7 - 8 / 10", "7 to 8 out of 10", "between 7 and 8/10"]
+    + ["Score: 7\u20138", "Score: 7 or 8", '{"score": "7-8"}', '{"score": "7-8/10"}', "7/10-8/10"]
+    + ["Score: 7..8", "Score: 7 \u00b1 1", "score is 0 to 10"],
 )
 def test_refuses_a_verdict(reply):
     with pytest.raises(ValueError):
         read_verdict(reply)
 
 
-def test_a_verdict_that_was_cut_off_is_no_verdict():
-    judge = Judge("Score: 1", "Score: 1", finish_reason="length")
-    with pytest.raises(ScoreError, match="cut off"):
-        scored(program("judge: Good?"), Input(""), "text", judge)
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"reason": "...", "score": 0 (not at all)}',
+        '{"reason": "one sentence: what is missing", "score": 0 (not at all) to 10 (fully)}',
+        '{"reason": "<one sentence: what is missing or wrong>", "score": <points>}',
+        '{"reason": "<one sentence: what is missing or wrong>", "score": 5}',
+        '{"reason": "One sentence: what is missing or wrong", "score": 0}',
+        '```json\n{"reason": "...", "score": 0}\n```',
+        '{"reason": "\u2026", "score": 10}',
+        '{"score": 10 (fully)}',
+        "Score: <points>",
+        "Score: 0 (not at all)",
+    ],
+)
+def test_the_form_sent_back_is_no_verdict(reply):
+    with pytest.raises(ScoreError, match="no verdict on 'Good.'"):
+        scored(program("judge: Good?"), Input(""), "text", Judge(reply, reply))
+
+
+def test_the_form_that_a_judge_is_shown_is_recognised():
+    judge = Judge("1/10")
+    scored(program("judge: Good?"), Input(""), "text", judge)
+    system, _ = judge.asked[0]
+    for line in system.splitlines():
+        if "score" in line and "{" in line:
+            with pytest.raises(ValueError, match="repeats the form"):
+                read_verdict(line)
+            with pytest.raises(ValueError, match="repeats the form"):
+                read_verdict(line.replace("<points>", "7"))
+            break
+    else:
+        pytest.fail("no form")
 
 
 def test_the_reason_of_the_judge_is_kept():
