@@ -208,8 +208,13 @@ class Simulator(server.Simulator):
         self.faults = dict(faults or {})
         self.counts: Counter[str] = Counter()
         self.bucket = Bucket(rate_limit) if rate_limit else None
+        self.closing = threading.Event()
         self._requests = itertools.count(1)
         self._lock = threading.Lock()
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        super().__exit__()
 
     def chat(self, asked: Mapping[str, Any]) -> Reply:
         passes, headers = self.bucket.take() if self.bucket else (True, {})

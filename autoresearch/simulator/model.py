@@ -17,11 +17,7 @@ from random import Random
 from autoresearch.simulator.agent import FENCED, Agent, instructions_for, sentences
 
 STOP = frozenset("answer describe explain please what when where which does have with".split())
-OPENINGS = (
-    "Certainly! Great question.",
-    "Sure, let's dive in!",
-    "In today's fast-paced world, this topic matters more than ever.",
-)
+OPENINGS = ("Certainly! Great question.", "In today's fast-paced world, this matters ever more.")
 FILLER = sentences(
     "Overall, it plays a crucial role. I hope this helps! In conclusion, a real game-changer. "
     "It is a powerful and efficient way to unlock various benefits. "
@@ -39,11 +35,7 @@ PLAIN_LINES = sentences(
 )
 MENTIONS = ("It relies on {x}.", "Here {x} plays a part.", "A key idea is {x}.", "Think of {x}.")
 PHRASE = "{x} a simple case that everyone knows."
-EXAMPLES = (
-    "For example, think of a library where like books stand side by side.",
-    "For example, a shop can find the item a customer has in mind.",
-    "An analogy: it is like a map where near places are alike.",
-)
+EXAMPLES = ("For example, think of a library with shelves.", "An analogy: it is like a city map.")
 ASIDES = ("The label is {x}.", "**{x}**", "I would say {x}, given the wording.")
 COMMON_SENSE = {  # what a model knows about labels without being told
     "positive": "good|great|love|excellent|happy|best|perfect|amazing|nice",
@@ -56,8 +48,8 @@ COMMON_SENSE = {  # what a model knows about labels without being told
 VALUES = (  # key -> what to look for in the text
     ("date|day|when", r"\d{4}-\d\d-\d\d|\d{1,2}[./ ]\w+[./ ]\d{2,4}"),
     ("currency", r"\b[A-Z]{3}\b|[€$£¥]"),
-    ("amount|total|price|count", r"\d+[.,]\d\d\b(?!.*\d[.,]\d\d\b)|\d+"),
-    ("number|id", r"\b[\w-]*\d[\d/-]*"),
+    ("total|amount|price", r"\d+[.,]\d\d\b(?!.*\d[.,]\d\d\b)|\d+"),
+    ("number", r"\b[\w-]*\d[\d/-]*"),
     ("", r"[A-Z]\w+(?: [A-Z]\w+)+|\w+"),
 )
 BOUNDS = re.compile(r"(?:(\d+) ?(?:to|-|–|and) ?)?(\d+)\+? words", re.I)
@@ -113,10 +105,9 @@ class Model:
         self.mentions = MENTION.findall(system)
         self.phrases = re.findall(r'phrase "([^"]+)"', system)
         self.avoid = [x.lower() for x in AVOID.findall(system)]
-        self.thorough = self.asks("thorough|comprehensive|detail|complete|expert")
         # The more is asked at once, the less of it is done: shorter prompts can win.
         load = len(sentences(system)) + len(self.mentions + self.phrases) / 3
-        self.obedience = max(0.35, 0.97 - 0.015 * max(0.0, load - 4) - 0.1 * self.thorough)
+        self.obedience = max(0.35, 0.97 - 0.015 * max(0.0, load - 4))
 
     def asks(self, pattern: str) -> bool:
         return re.search(pattern, self.system, re.I) is not None
@@ -148,8 +139,7 @@ class Model:
         if told and self.follows():
             return self.rng.uniform(max(told[0], told[1] * 0.6), told[1])
         bounds = told or hinted
-        stretch = self.rng.gauss(1.0, 0.15) * (1.5 if self.thorough else 1.0)
-        return max(12.0, (1.35 * bounds[1] if bounds else 165) * stretch)
+        return (1.35 * bounds[1] if bounds else 165) * self.rng.uniform(0.8, 1.2)
 
     def _lines(self) -> list[str]:
         """What there is to say, in order; more than fits."""
@@ -199,7 +189,7 @@ class Model:
         sought = next(value for name, value in VALUES if re.search(name, key))
         found = re.search(sought, self.user.split("\n\n")[-1])
         value = found[0] if found else ""
-        return float(value) if re.fullmatch(r"\d+\.\d\d", value) else value
+        return float(value) if re.fullmatch(r"\d+(\.\d\d)?", value) else value
 
 
 def _bounds(text: str) -> tuple[int, int] | None:

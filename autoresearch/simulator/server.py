@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any, NamedTuple, TypeVar
@@ -13,7 +15,6 @@ from autoresearch.simulator import MODEL
 from autoresearch.simulator.model import World
 
 Self = TypeVar("Self", bound="Simulator")
-PRICES = {"prompt": "0.0000002", "completion": "0.0000006"}  # USD per token
 
 
 class Reply(NamedTuple):
@@ -32,13 +33,21 @@ class Connection(BaseHTTPRequestHandler):
     server: Simulator
     body = b""
 
+    def setup(self) -> None:
+        super().setup()
+        self.server.open.add(self.connection)
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the client is gone
+            super().handle()
+
+    def finish(self) -> None:
+        self.server.open.discard(self.connection)
+        super().finish()
+
     def do_POST(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        reply = self.server.respond(self)
-        if self.server.closing.is_set():  # this thread outlives the server: it hangs up
-            self.close_connection = True
-        else:
-            self.send(reply)
+        self.send(self.server.respond(self))
 
     do_GET = do_POST
 
@@ -67,7 +76,7 @@ class Simulator(ThreadingTCPServer):
 
     def __init__(self, seed: int = 0, port: int = 0) -> None:
         self.world = World(seed)
-        self.closing = threading.Event()
+        self.open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), self.handler)
 
     @property
@@ -79,11 +88,11 @@ class Simulator(ThreadingTCPServer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.closing.set()
         self.shutdown()
         self.server_close()
-
-    def handle_error(self, *_: object) -> None: ...  # the client is gone
+        for connection in list(self.open):  # or clients keep them, and their threads go on
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def respond(self, request: Connection) -> Reply:
         route = request.command, request.path.partition("?")[0]
@@ -107,18 +116,13 @@ class Simulator(ThreadingTCPServer):
 
 
 def listed(model: str) -> dict[str, Any]:
-    return {
-        "id": model,
-        "object": "model",
-        "owned_by": "simulated",
-        "name": "simulated: no real model",
-        "pricing": PRICES,
-        "context_length": 131_072,  # tokens
-    }
+    price = {"prompt": "0.0000002", "completion": "0.0000006"}  # USD per token
+    name = {"id": model, "object": "model", "name": "simulated: no real model"}
+    return {**name, "owned_by": "simulated", "pricing": price, "context_length": 131_072}
 
 
 def completion(model: str, asked: str, text: str) -> dict[str, Any]:
-    read, written = (len(asked) + 3) // 4, (len(text) + 3) // 4  # tokens, about
+    read, said = (len(asked) + 3) // 4, (len(text) + 3) // 4  # tokens, about
     message = {"role": "assistant", "content": text}
     return {
         "id": "chatcmpl-simulated",
@@ -126,9 +130,5 @@ def completion(model: str, asked: str, text: str) -> dict[str, Any]:
         "model": model,
         "system_fingerprint": "simulated",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {
-            "prompt_tokens": read,
-            "completion_tokens": written,
-            "total_tokens": read + written,
-        },
+        "usage": {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said},
     }
