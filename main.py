@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command(options: argparse.Namespace) -> int:
-    if options.report:
+    if options.report is not None:
         return show_report(options)
     program = load_program(options.program)
     check_criteria(program)
@@ -104,15 +104,16 @@ def research(
     options: argparse.Namespace, program: Program, client: Client, at_once: int = AT_ONCE
 ) -> int:
     """Search until the target, or what is left of it, and report; the exit code."""
-    display = Display(options, simulated=MODEL in client.models.values())
+    display = Display(options, program, simulated=MODEL in client.models.values())
     client.notify = display.wait
     night: Night[Step, Experiment] = Night(options, client.total, client.stop, Interrupted)
     with Results(options.results) as results, display:
         display.tell(results.notices)
         history, notices = opened(results, program, client)
-        reports = Reports(display, options, program.text)
+        reports = Reports(display, options, program)
         run = Run(options, program, client, results, history, display, reports, night, at_once)
         if is_complete(history, program, options):
+            reports.begin(asked(run), results.experiments)
             done = f"all {history.completed} iterations are done"
             display.tell([*notices, f"{done}; --iterations N goes on to a larger number"])
         else:
@@ -128,6 +129,11 @@ def research(
         return night.exit_code(display.wait, unconfirmed(run.history, program, options))
 
 
+def asked(run: Run) -> str:
+    """The digest of what is asked of which model: records with the same are one series."""
+    return run.program.digest(run.client.models["task"], run.client.temperatures["task"])
+
+
 def opened(results: Results, program: Program, client: Client) -> tuple[History, list[str]]:
     return open_history(results.experiments, program, client.models, client.temperatures["task"])
 
@@ -141,6 +147,7 @@ def begin(run: Run, notices: list[str]) -> None:
         run.history, notices = opened(run.results, program, client)
     gc.freeze()  # a long history would be looked through for garbage again and again
     run.display.tell([*notices, *found.problems])
+    run.reports.begin(asked(run), run.results.experiments)
     run.display.start(program.name, client.models["task"], run.history.completed)
 
 
@@ -177,10 +184,9 @@ def carry_out(run: Run, step: Step) -> Experiment:
         raise
     except (APIError, ProposalError, ScoreError) as error:
         experiment = experiment.spoilt(str(error))
-    digest = program.digest(client.models["task"], client.temperatures["task"])
     seconds = time.monotonic() - started
     return experiment.stamped(
-        spent.tokens, spent.cost, seconds, client.models, digest, program.criteria_digest()
+        spent.tokens, spent.cost, seconds, client.models, asked(run), program.criteria_digest()
     )
 
 

@@ -100,7 +100,8 @@ def _add_commands(group: Any) -> None:
     add("--demo", action="store_true", help="run against a simulated model: no key, no network")
     add("--check", action="store_true",
         help="one real call, the run's cost, a stress test of the scoring")  # fmt: skip
-    add("--report", action="store_true", help="print the report and write the page, from the file")
+    add("--report", nargs="?", const="", metavar="SERIES",
+        help="print the report and write the page, from the file")  # fmt: skip
     add("--ablate", action="store_true", help="measure what each sentence of the winner is worth")
 
 

@@ -61,16 +61,13 @@ def unknown(word: str, known: tuple[str, ...]) -> str:
 
 def one_line(text: str) -> str:
     """Text on one line, control characters made visible."""
-    joined = " ".join(text.split())
-    if joined.isprintable():
-        return joined
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+    return " ".join(visible(text).split())
 
 
 def short(text: str, limit: int = 60) -> str:
     """The beginning of a text, as error messages and reasons quote it."""
     line = one_line(text[: 4 * limit])
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+    return line if len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
 
 
 def normalise(prompt: str) -> str:

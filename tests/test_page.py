@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,26 +10,31 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from autoresearch.files.inputs import Input
+from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
+from autoresearch.files.results import write_whole
 from autoresearch.report import page as module
-from autoresearch.report.page import differences, write_page
+from autoresearch.report.page import differences, fair_cap, page
 from autoresearch.search.history import History
 from tests.benchmarks.page import chromium, night, no_browser, open_page, requests_made
 
 EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'><!-- "
 
 
-def write(path: Path, history: History, **changes: Any) -> str:
-    settings: dict[str, Any] = {"program_text": "# Goal\n", "target": 9}
-    settings |= {"running": False, "simulated": False}
-    write_page(path, history, **(settings | changes))
+def write(path: Path, history: History, program: Program | None = None, **changes: Any) -> str:
+    settings: dict[str, Any] = {"series": "abc123", "target": 9, "running": False}
+    write_whole(path, page(history, program, **({**settings, "simulated": False} | changes)))
     return path.read_text(encoding="utf-8")
+
+
+EVIL_PROGRAM = Program(EVIL, EVIL, (Input("", EVIL), Input(EVIL)), (), (), EVIL, EVIL, EVIL)
 
 
 def planted() -> History:
     """A short night whose every text is an attack."""
     history = night(60)
-    trial = Trial(EVIL, EVIL, 9.9, {EVIL: 1.0}, EVIL)
+    trial = Trial("", EVIL, 9.9, {EVIL: 0.9}, EVIL)
     texts: dict[str, Any] = {"prompt": EVIL, "thought": EVIL, "response": EVIL, "timestamp": EVIL}
     for number in range(61, 65):
         e = Experiment(number, strategy=EVIL, score=9.9, trials=(trial,) * 4, models={EVIL: EVIL})
@@ -43,66 +45,72 @@ def planted() -> History:
     return history
 
 
+def labelled() -> History:
+    """A baseline and a leader over three inputs: one wrong, one wavering, one right."""
+    right = {"sky": (0, 0, 0, 0), "sea": (10, 0, 10, 10), "sun": (10, 10, 10, 10)}
+
+    def trial(text: str, score: float) -> Trial:
+        reply = f"{'right' if score else 'wrong'} about the {text}"
+        return Trial(text, reply, score, {"equals: {expected}": score / 10}, "")
+
+    def made(number: int, kind: str, passes: list[dict[str, float]], strategy: str = ""):
+        trials = [trial(text, score) for each in passes for text, score in each.items()]
+        return Experiment(number, kind, strategy, prompt=f"p{number}").scored(trials)
+
+    plain = dict.fromkeys(right, 0.0)
+    history = History([made(0, "baseline", [plain] * 4)])
+    each = [{text: float(scores[i]) for text, scores in right.items()} for i in range(4)]
+    history.add(made(1, "proposal", each, strategy="refine"))
+    return history
+
+
 # --- the file ---
 
 
 def test_it_loads_nothing_from_elsewhere_and_tells_when_it_was_written(tmp_path: Path) -> None:
-    page = write(tmp_path / "report.html", night(30), simulated=True)
-    own = re.sub(r"<script nonce=\"[^\"]*\">/\*\*.*?</script>", "", page, count=1, flags=re.S)
-    assert len(own) < 400_000  # what was taken out is plotly.js
-    assert not re.search(r"(src|href)=[\"']?(https?:)?//", own)
-    assert re.search(r"written \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", own) and ">simulated<" in own
+    shown = write(tmp_path / "report.html", night(30), simulated=True)
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", shown)
+    assert re.search(r"written \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown) and ">simulated<" in shown
+    assert len(write(tmp_path / "empty.html", History())) < 50_000  # of 0.5 MB without its data
 
 
-def test_the_data_are_the_records(tmp_path: Path) -> None:
+def test_every_record_stands_in_it(tmp_path: Path) -> None:
     history = night(30)
-    page = write(tmp_path / "report.html", history)
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    assert found
-    data = json.loads(found[1])
-    assert [e["score"] for e in data["experiments"]] == [e.score for e in history.experiments]
-    assert data["experiments"][3]["trials"][0][1] == history.experiments[3].trials[0].response
-
-
-def test_a_failed_write_leaves_the_old_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full() -> Iterator[str]:
-        yield "x"
-        raise OSError(28, "No space left on device")
-
-    path = tmp_path / "report.html"
-    before = write(path, night(5))
-    monkeypatch.setattr(module, "plotly_js", full)
-    with pytest.raises(OSError, match="No space"):
-        write(path, night(6))
-    assert path.read_text(encoding="utf-8") == before
-    assert os.listdir(tmp_path) == ["report.html"]
+    shown = write(tmp_path / "report.html", history)
+    assert re.findall(r'data-score="([^"]+)"', shown) == [str(e.score) for e in history.experiments]
+    assert history.experiments[3].trials[0].response in shown.replace("&#39;", "'")
 
 
 def test_long_texts_are_cut_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAGE_TEXT", 50_000)
     monkeypatch.setattr(module, "PAGE_TRIALS", 66)
-    history = night(60, words=20)
-    page = write(tmp_path / "report.html", history)
-    assert "more characters in the results file]" in page
-    assert re.search(r'"more":[1-9]', page)
-    data = page[page.index('id="data"') : page.index("use strict")]
-    assert len(data) < 100_000
+    shown = write(tmp_path / "report.html", night(60, words=20))
+    assert "more characters in the results file]" in shown
+    assert "more responses in the results file" in shown
+    assert len(shown) < 200_000
+
+
+def test_the_fair_cap_spends_the_budget_on_the_long_texts() -> None:
+    assert fair_cap([10, 20, 1000, 2000], 430) == 200
+    assert fair_cap([10, 20], 100) == 20 and fair_cap([], 5) == 0
 
 
 def test_the_last_page_does_not_refresh(tmp_path: Path) -> None:
-    page = write(tmp_path / "report.html", night(5))
-    assert "const RUNNING = false;" in page and "refreshes every" not in page
+    shown = write(tmp_path / "report.html", night(5))
+    assert "setTimeout(refresh, 30000)" not in shown and "refreshes every" not in shown
 
 
 def test_a_page_of_nothing_is_written(tmp_path: Path) -> None:
     assert "No experiment has a score yet" in write(tmp_path / "report.html", History())
 
 
-def test_writing_imports_no_plotly(tmp_path: Path) -> None:
-    write(tmp_path / "report.html", night(5))
-    assert "plotly" not in sys.modules
+def test_the_ten_best_do_not_contradict_the_headline(tmp_path: Path) -> None:
+    """What was confirmed stands first with its fresh score, whatever the search took it for."""
+    shown = write(tmp_path / "report.html", night(60), target=60)
+    headline = re.search(r"The best prompt scores\s*<b>(\d\.\d\d)</b>", shown)
+    first = re.search(r'<div class="score[^"]*">(\d\.\d\d) confirmed<', shown)
+    assert headline and first and headline[1] == first[1]
+    assert shown.index(first[0]) == shown.index('<div class="score')
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,7 @@ def test_writing_imports_no_plotly(tmp_path: Path) -> None:
     [
         ("be brief and kind", "be very brief and kind", "same:be |ins:very |same:brief and kind"),
         ("be brief", "be long", "same:be |del:brief|ins:long"),
-        ("one two three", "eins zwei drei", "del:one two three\n|ins:eins zwei drei"),
+        ("one two three", "eins zwei drei", ""),
         ("用中文回答", "用英文回答", "same:用|del:中|ins:英|same:文回答"),
         ("", "anything", ""),
         ("same", "same", "same:same"),
@@ -118,12 +126,6 @@ def test_writing_imports_no_plotly(tmp_path: Path) -> None:
 )
 def test_differences_are_by_word(old: str, new: str, parts: str) -> None:
     assert "|".join(f"{op}:{text}" for op, text in differences(old, new)) == parts
-
-
-def test_a_script_cannot_be_left_from_within_json() -> None:
-    text = module.script_json({"a": EVIL + "\u2028&"})
-    assert json.loads(text) == {"a": EVIL + "\u2028&"}
-    assert not re.search("[<>&\u2028]", text)
 
 
 # --- in Chromium ---
@@ -140,9 +142,9 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The browser with the page of a night of 60, opened once for the tests that only look."""
-    page = tmp_path_factory.mktemp("night") / "report.html"
-    write(page, night(60), target=60)
-    open_page(browser, page)
+    path = tmp_path_factory.mktemp("night") / "report.html"
+    write(path, night(60), target=60)
+    open_page(browser, path)
     return browser
 
 
@@ -151,7 +153,10 @@ def count(browser: Any, selector: str) -> int:
 
 
 def rows(browser: Any, column: int) -> list[str]:
-    script = "return [...document.querySelectorAll('#rows tr.row')].map(r => r.cells[%d].innerText)"
+    script = (
+        "return [...document.querySelectorAll('#rows > details:not([hidden])')]"
+        ".map(r => r.querySelectorAll('summary > span')[%d].textContent.trim())"
+    )
     return [str(text) for text in browser.execute_script(script % column)]
 
 
@@ -172,10 +177,30 @@ def test_it_opens_without_an_error_or_a_request(opened: Any) -> None:
 
 
 @needs_browser
-def test_the_chart_is_drawn(opened: Any) -> None:
-    assert count(opened, "#chart .scatterlayer .point") >= 60
-    assert count(opened, "#chart .errorbar") == 2  # winner and baseline, confirmed
-    assert count(opened, "svg.spark polyline") == 3
+def test_the_chart_is_drawn_with_a_line_that_never_runs_backwards(opened: Any) -> None:
+    assert count(opened, "#chart circle[data-row]") >= 60
+    assert count(opened, "#chart .whisker") == 2  # winner and baseline, confirmed
+    path = str(opened.execute_script("return document.getElementById('line').getAttribute('d')"))
+    places = [float(x) for x in re.findall(r"[MH]([\d.]+)", path)]
+    levels = [float(y) for y in re.findall(r"[,V]([\d.]+)", path)]
+    assert len(places) > 3 and places == sorted(places) and places[-1] == 960
+    assert any(below > above for above, below in zip(levels, levels[1:], strict=False))  # it falls
+
+
+@needs_browser
+def test_a_dot_tells_number_score_and_prompt(opened: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    dot = opened.find_element("css selector", "#chart circle[data-row=e18]")
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
+    ActionChains(opened).move_to_element(dot).perform()
+    e = night(60).experiments[17]
+    shown = opened.find_element("id", "tip").text
+    assert shown.startswith(f"#{e.iteration} · {e.strategy} · {e.score:.2f}")
+    assert e.prompt[:60] in shown
+    dot.click()
+    assert opened.execute_script("return document.getElementById('e18').open")
+    opened.execute_script("document.getElementById('e18').open = false")
 
 
 @needs_browser
@@ -186,8 +211,8 @@ def test_a_filter_leaves_the_right_rows(opened: Any) -> None:
     history = night(60)
     right = [e for e in history.experiments if "dictionary" in e.prompt and "hype" in e.prompt]
     shown = opened.find_element("id", "shown").text
-    assert shown == f"{len(right)} of {len(history.experiments)} records"
-    assert rows(opened, 0)[:20] == [str(e.iteration) for e in right[:20]]
+    assert shown == f"{len(right)} of {len(history.experiments)}"
+    assert rows(opened, 0) == [str(e.iteration) for e in right]
     choose(opened, "filter", "")
     choose(opened, "kind", "refine")
     assert set(rows(opened, 1)) == {"refine"}
@@ -196,31 +221,44 @@ def test_a_filter_leaves_the_right_rows(opened: Any) -> None:
 
 @needs_browser
 def test_it_sorts_with_failures_last(opened: Any) -> None:
-    button = opened.find_element("css selector", "[data-sort=score]")
-    for falling in (True, False):
-        opened.execute_script("arguments[0].click()", button)
-        opened.execute_script("while (!$('more').hidden) $('more').click()")
+    for order, falling in ("-1", True), ("1", False):
+        choose(opened, "order", order)
         scores = rows(opened, 2)
         values = [float(s) for s in scores if s != "failed"]
         assert values == sorted(values, reverse=falling) and scores[-1] == "failed"
+    choose(opened, "order", "")
+    assert rows(opened, 0)[:3] == ["0", "1", "2"]
 
 
 @needs_browser
-def test_a_row_unfolds_and_folds(opened: Any) -> None:
-    fold = "document.querySelectorAll('#rows tr.row')[1].click()"
-    opened.execute_script(fold)
-    shown = opened.find_element("css selector", "#rows tr.open").text
+def test_a_row_unfolds(opened: Any) -> None:
+    opened.find_element("css selector", "#e2 summary").click()
+    shown = opened.find_element("id", "e2").text
     assert "thought" in shown and "A vector database stores embeddings" in shown
-    assert "words: 60-120" in shown and "tokens" in shown
-    opened.execute_script(fold)
-    assert count(opened, "#rows tr.open") == 0
+    assert "missed" in shown and "tokens" in shown
+
+
+@needs_browser
+def test_the_worst_answers_stand_first(browser: Any, tmp_path: Path) -> None:
+    write(tmp_path / "report.html", labelled())
+    open_page(browser, tmp_path / "report.html")
+    answers = [
+        [cell.text for cell in row.find_elements("tag name", "td")]
+        for row in browser.find_elements("css selector", "#answers tr")[1:]
+    ]
+    assert answers == [
+        ["sky", "–", "wrong about the sky", "0 of 4", "0 of 4"],
+        ["sea", "–", "right about the sea", "3 of 4", "0 of 4"],
+        ["sun", "–", "right about the sun", "4 of 4", "0 of 4"],
+    ]
+    assert "1 of 3 inputs fail: “sky”" in browser.find_element("id", "fails").text
 
 
 @needs_browser
 def test_the_winner_is_copied(opened: Any) -> None:
     opened.execute_script(
         "window.copied = []; copy = async text => { window.copied.push(text) };"
-        "document.querySelector('[data-copy=best]').click()"
+        "document.querySelector('[data-copy]').click()"
     )
     shown = opened.find_element("id", "best").text
     assert opened.execute_script("return window.copied") == [shown]
@@ -232,6 +270,13 @@ def test_it_fits_a_phone(opened: Any) -> None:
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         until(opened, "return document.documentElement.scrollWidth <= 390")
+        outside = (
+            "const box = document.querySelector('main').getBoundingClientRect();"
+            "return [...document.querySelectorAll('#chart small, .line b')].filter(e => {"
+            "  const r = e.getBoundingClientRect();"
+            "  return r.left < box.left || r.right > box.right }).length"
+        )
+        assert opened.execute_script(outside) == 0  # no label leaves the chart
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -240,15 +285,19 @@ def test_it_fits_a_phone(opened: Any) -> None:
 def test_what_a_model_wrote_never_runs(browser: Any, tmp_path: Path) -> None:
     browser.get_log("browser")
     requests_made(browser)
-    write(tmp_path / "report.html", planted(), program_text=EVIL)
+    write(tmp_path / "report.html", planted(), EVIL_PROGRAM, series=EVIL)
     open_page(browser, tmp_path / "report.html")
     choose(browser, "filter", "onerror")
-    browser.execute_script("document.querySelectorAll('#rows tr.row').forEach(r => r.click())")
-    browser.execute_script("Plotly.Fx.hover('chart', [{curveNumber: 0, pointNumber: 0}])")
+    browser.execute_script("document.querySelectorAll('details').forEach(r => { r.open = true })")
+    browser.execute_script(
+        "[...document.querySelectorAll('[data-row]')].at(-1).dispatchEvent("
+        "new PointerEvent('pointermove', {bubbles: true}))"
+    )
     assert browser.execute_script("return window.broken === undefined")
     assert count(browser, "main img") == 0
     assert rows(browser, 0) == ["61", "62", "63", "64", "65", "66"]
-    assert EVIL.strip() in browser.find_element("css selector", "#rows tr.open").text
+    assert EVIL.strip() in browser.find_element("css selector", "#rows details[data-n='61']").text
+    assert EVIL.strip() in browser.find_element("id", "program").text
     assert browser.get_log("browser") == []
     assert {url.split(":")[0] for url in requests_made(browser)} <= {"file", "data"}
 
@@ -258,9 +307,9 @@ def test_it_refreshes_while_the_run_goes_on_and_keeps_the_filter(
     browser: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"
-    page = write(path, night(5, confirmed=False), running=True)
-    assert "refreshes every 30 s" in page and page.count("setTimeout(refresh, 30000)") == 1
-    path.write_text(page.replace("30000", "2000"), "utf-8", "backslashreplace")
+    shown = write(path, night(5, confirmed=False), running=True)
+    assert "refreshes every 30 s" in shown and shown.count("setTimeout(refresh, 30000)") == 1
+    path.write_text(shown.replace("30000", "2000"), "utf-8", "backslashreplace")
     open_page(browser, path)
     choose(browser, "filter", "#3")
     browser.execute_script("window.old = true")

@@ -165,7 +165,7 @@ def test_asks_once_more_then_gives_up():
     judge = Judge("Hm.", "Score: 8")
     assert scored(program("judge: Good?"), Input(""), "text", judge).score == 8
     assert judge.asked[1][1] == judge.asked[0][1] + JUDGE_AGAIN.format(problem="it states no score")
-    with pytest.raises(ScoreError, match=r"it states no score; it said 'No\\x1b way.'"):
+    with pytest.raises(ScoreError, match=r"it states no score; it said 'No\\u001b way.'"):
         scored(program("judge: Good?"), Input(""), "text", Judge("Hm.", "No\x1b\nway."))
 
 

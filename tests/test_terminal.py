@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -13,18 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from msgspec.structs import replace
 
-from autoresearch.files.record import Experiment, Trial
 from autoresearch.options import parse_arguments
 from autoresearch.report import terminal as report
-from autoresearch.report.page import fair_cap
-from autoresearch.report.terminal import Display, excerpt, summary
+from autoresearch.report.terminal import Display
 from autoresearch.search.ablation import Ablation
-from autoresearch.search.confirmation import next_steps
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
-from autoresearch.text import HIDDEN, duration, money, visible
+from autoresearch.text import HIDDEN, duration, money, short, visible
+from tests.test_findings import evening, experiment, morning
 
 ROOT = Path(__file__).parents[1]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -35,52 +31,6 @@ def shown_by(
 ) -> Display:
     shown = ["--quiet"] * quiet + ["--verbose"] * verbose
     return Display(parse_arguments(["--iterations", f"{target}", *shown]), simulated=simulated)
-
-
-def experiment(number: int, scores: list[float], **changes: object) -> Experiment:
-    trials = tuple(Trial("", f"reply to {number}", s, {"words: 1-9": s / 10}, "") for s in scores)
-    made = Experiment(
-        number,
-        kind="proposal" if number else "baseline",
-        strategy="refine" if number else "",
-        prompt=f"prompt {number}",
-        response=trials[0].response if trials else "",
-        score=sum(scores) / len(scores) if scores else None,
-        trials=trials,
-        tokens=1200,
-        cost=0.0005,
-        seconds=2.0,
-    )
-    return replace(made, **changes)
-
-
-@pytest.fixture
-def evening() -> History:
-    """A baseline, two proposals and a failure."""
-    history = History([experiment(0, [4.0, 5.0, 4.5, 4.5]), experiment(1, [5.0])])
-    history.add(experiment(2, [8.0, 7.5, 8.5, 8.0]))
-    history.add(experiment(3, [], error="no prompt in the reply: asked 3 times", tokens=None))
-    return history
-
-
-@pytest.fixture
-def morning(evening: History) -> History:
-    """The same, confirmed."""
-    return confirm(evening, {"prompt 0": 4.5, "prompt 1": 5.0, "prompt 2": 8.0})
-
-
-def confirm(
-    history: History, level: dict[str, float], final: dict[str, float] | None = None
-) -> History:
-    at = history.completed
-    while steps := next_steps(history, at):
-        for step in steps:
-            mean = (final if final and step.stage == "final" else level)[step.prompt]
-            scores = [mean + (0.5 if i % 2 else -0.5) for i in range(step.passes)]
-            history.add(
-                experiment(at, scores, kind="confirmation", strategy=step.stage, prompt=step.prompt)
-            )
-    return history
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +46,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
 
 def test_a_block_tells_number_prompt_response_and_score(
-    evening: History, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    display = shown_by(target=250)
-    for e, lead in zip(evening.experiments, (True, False, True, False), strict=True):
-        display.iteration(e, evening, lead)
+    display, history = shown_by(target=250), evening()
+    for e, lead in zip(history.experiments, (True, False, True, False), strict=True):
+        display.iteration(e, history, lead)
     assert capsys.readouterr().out == textwrap.dedent("""\
         baseline  score 4.50  (4 passes, 1,200 tokens, 2.0 s)
           prompt     prompt 0
@@ -117,77 +67,56 @@ def test_a_block_tells_number_prompt_response_and_score(
 
 
 def test_the_report_tells_the_best_the_failures_and_the_time_left(
-    evening: History, capsys: pytest.CaptureFixture[str], clock: SimpleNamespace
+    capsys: pytest.CaptureFixture[str], clock: SimpleNamespace
 ) -> None:
-    display = shown_by(target=12, quiet=True)
-    for e in evening.experiments:
+    display, history = shown_by(target=12, quiet=True), evening()
+    for e in history.experiments:
         clock.now += 10
-        display.iteration(e, evening, False)
-    display.report(evening)
-    best = evening.leader
-    assert best is not None and evening.baseline is not None
-    gain = best.estimate - evening.baseline.estimate
+        display.iteration(e, history, False)
+    display.report(history)
+    leader, baseline = history.leader, history.baseline
+    assert leader is not None and baseline is not None
+    gain = leader.estimate - baseline.estimate
     assert capsys.readouterr().out == textwrap.dedent(f"""
         == after 2 of 12 experiments ==
-          best       {report.estimate(best)}, first tried in iteration 2
-          baseline   {report.estimate(evening.baseline)}
-          gain       {gain:+.2f} over the baseline
+          task       series unnamed, whose program is no longer there
+          so far     Best so far 7.98, {gain:+.2f} over the baseline: not confirmed yet.
           prompt     prompt 2
-          noise      0.41 points from pass to pass; differences below {evening.tie:.2f} are ties
+          noise      0.41 points from pass to pass; differences below {history.tie:.2f} are ties
           failed     1: no prompt in the reply (1)
-          repeats    0 of 2 (0 %)
           spent      3,600 tokens, $0.0015
           pace       7.3 s per experiment, about 73 s left
 
         """)
 
 
-def test_the_last_report_begins_with_what_was_confirmed(
-    morning: History, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown_by(target=2, simulated=True).report(morning, final=True)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "== report, 2 of 2 experiments, simulated =="
-    assert re.fullmatch(
-        r"The best prompt scores 7\.97, the baseline 4\.47: 3\.50 better \(95 % interval "
-        r"\d\.\d\d to \d\.\d\d\)\.",
-        lines[2],
-    )
-    assert any(
-        re.match(r"  strategies refine +2 experiments   mean  6\.50   led", s) for s in lines
-    )
-    assert "---" in lines and "simulated: yes" in lines and "improved: yes" in lines
+def test_the_last_report_ends_in_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    display = shown_by(target=2, simulated=True)
+    display.report(morning(), final=True, files=["best-prompt.txt", "report.html"])
+    text = capsys.readouterr().out
+    report, verdict = text.split("== verdict, simulated ==\n")
+    lines = verdict.splitlines()
+    assert report.startswith("\n== report, 2 of 2 experiments, simulated ==\n  task  ")
+    assert re.search(r"\n  strategies refine +2 experiments   mean  6\.50   led", report)
+    assert re.search(r"what fails.*\n  80 %       words: 1-9; baseline 45 %", report)
+    assert lines[0].startswith("The best prompt scores 7.97, the baseline 4.47: 3.50 better (95 %")
+    assert [line.split()[0] for line in lines[1:6]] == ["rests", "prompt", "fails", "next", "files"]
+    assert lines[5] == "  files      best-prompt.txt, report.html"
+    assert lines[6:8] == ["---", "simulated: yes"]
 
 
-def test_no_improvement_is_said_plainly(capsys: pytest.CaptureFixture[str]) -> None:
-    history = History([experiment(0, [5.0, 5.5, 4.5, 5.0]), experiment(1, [5.0, 5.1, 5.2, 4.9])])
-    while steps := next_steps(history, 1):
-        for step in steps:
-            scores = [
-                5.0 + step.prompt.endswith("1") / 50 + (i % 3 - 1) for i in range(step.passes)
-            ]
-            history.add(
-                experiment(1, scores, kind="confirmation", strategy=step.stage, prompt=step.prompt)
-            )
-    shown_by(target=1).report(history, final=True)
+def test_without_a_confirmation_the_last_report_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    shown_by(target=2).report(evening(), final=True)
     out = capsys.readouterr().out
-    assert "No improvement over the baseline was shown" in out and "improved: no" in out
-
-
-def test_without_a_confirmation_the_last_report_says_so(
-    evening: History, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown_by(target=2).report(evening, final=True)
-    out = capsys.readouterr().out
-    assert "  caution    not confirmed" in out and "\nconfirmed: " not in out
+    assert "  rests on   4 passes, not confirmed: a best" in out and "\nconfirmed: " not in out
 
 
 def test_an_ablation_is_a_table_and_the_shortened_prompt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sentences = [
-        ("Be brief.", Interval(1.2, 0.8, 1.6, 8), "matters"),
-        ("Be kind.", Interval(0.1, -0.4, 0.6, 8), "cannot be told"),
+        ("Be brief.", Interval(1.2, 0.8, 1.6, 8)),
+        ("Be kind.", Interval(0.1, -0.4, 0.6, 8)),
     ]
     loss = Interval(0.05, -0.3, 0.4, 15)
     shown_by(target=9).ablation(Ablation(sentences, "Be brief.", loss))
@@ -195,7 +124,7 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
         == what each sentence is worth, with its 95 % interval ==
           +1.20      0.80 to 1.60     Be brief.
           +0.10      -0.40 to 0.60    Be kind.
-          shortened  loses +0.05 (95 % interval -0.30 to 0.40), nothing measurable
+          shortened  loses +0.05 (95 % interval -0.30 to 0.40)
                      Be brief.
 
         """)
@@ -208,50 +137,43 @@ def test_a_report_of_nothing_does_not_fail(capsys: pytest.CaptureFixture[str]) -
     assert "completed: 0\n" in capsys.readouterr().out
 
 
-def test_every_summary_value_is_one_line_and_prompts_are_json(morning: History) -> None:
-    nasty = replace(morning.experiments[2], prompt='two\nlines "quoted" \x1b[2J \x9b \u202e')
-    values = dict(summary(History([nasty]), 2, simulated=False))
-    assert json.loads(values["best_prompt"]) == nasty.prompt
-    assert not HIDDEN.search("".join(values.values()))
-    assert all("\n" not in value for value in values.values())
-
-
-def test_an_unknown_price_is_not_zero(evening: History) -> None:
-    evening.add(experiment(4, [5.0], cost=None))
-    values = dict(summary(evening, 9, simulated=False))
-    assert values["tokens"] == "4800" and "cost_usd" not in values
-
-
-def test_the_pace_is_that_of_this_run(evening: History, clock: SimpleNamespace) -> None:
-    display = shown_by(target=102, quiet=True)
-    assert display._pace(evening) == 2.0  # no run: what the records tell
+def test_the_pace_is_that_of_this_run(clock: SimpleNamespace) -> None:
+    display, history = shown_by(target=102, quiet=True), evening()
+    assert not list(display._pace_rows(history))  # no run, no pace
     clock.now += 500  # a baseline, a slow start
-    display.iteration(evening.experiments[1], evening, False)
-    display.iteration(evening.experiments[2], evening, False)
+    display.iteration(history.experiments[1], history, False)
+    display.iteration(history.experiments[2], history, False)
     clock.now += 12
-    assert display._pace(evening) == 7.0 and display._left(evening) == 700.0
+    assert list(display._pace_rows(history)) == [
+        ("pace", "7.0 s per experiment, about 12 min left")
+    ]
 
 
-def test_long_texts_are_shortened_unless_verbose(
-    evening: History, capsys: pytest.CaptureFixture[str]
+def test_a_block_is_three_lines_unless_it_leads_or_verbose(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    long = experiment(4, [5.0], prompt="first line\n" + "word " * 200, thought="why", response="r")
-    shown_by(target=9).iteration(long, evening, False)
-    short = capsys.readouterr().out.splitlines()
-    shown_by(target=9, verbose=True).iteration(long, evening, False)
+    prompt = "first line\n" + "word " * 200
+    long, history = (
+        experiment(4, [5.0], prompt=prompt, thought="why", response="r " * 200),
+        evening(),
+    )
+    shown_by(target=9).iteration(long, history, False)
+    cut = capsys.readouterr().out.splitlines()
+    assert len(cut) == 3 and cut[1].endswith("...") and max(map(len, cut)) <= 100
+    shown_by(target=9).iteration(long, history, True)
+    leads = capsys.readouterr().out
+    assert leads.count("word") == 200 and "thought" not in leads
+    shown_by(target=9, verbose=True).iteration(long, history, False)
     whole = capsys.readouterr().out
-    assert len(short) == 3 and short[1].endswith("...") and len(short[1]) <= 313
     assert whole.count("word") == 200 and "thought    why" in whole
 
 
-def test_quiet_leaves_reports_and_waits(
-    evening: History, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_quiet_leaves_reports_and_waits(capsys: pytest.CaptureFixture[str]) -> None:
     with shown_by(target=9, quiet=True) as display:
         display.say("begins")
-        display.iteration(evening.experiments[1], evening, True)
+        display.iteration(evening().experiments[1], evening(), True)
         display.wait("waits 3 s")
-        display.report(evening)
+        display.report(evening())
     shown = capsys.readouterr()
     assert shown.out.startswith("\n== after 2 of 9 experiments ==") and shown.err == "waits 3 s\n"
 
@@ -284,18 +206,18 @@ def test_what_a_terminal_would_obey_is_shown(text: str, shown: str) -> None:
 
 
 def test_no_field_of_an_experiment_reaches_the_terminal_raw(
-    evening: History, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     evil = "\x1b]52;c;aGk=\x07\r\ud800"
-    display = shown_by(target=9, verbose=True)
+    display, history = shown_by(target=9, verbose=True), evening()
     changes = {"prompt": evil, "thought": evil, "response": evil, "strategy": evil}
-    display.iteration(experiment(4, [5.0], **changes), evening, False)
-    display.iteration(experiment(5, [], error=evil), evening, False)
+    display.iteration(experiment(4, [5.0], **changes), history, False)
+    display.iteration(experiment(5, [], error=evil), history, False)
     display.say(evil)
     display.wait(evil)
-    evening.add(experiment(6, [9.9] * 4, **changes))
-    evening.add(experiment(7, [], error=evil))
-    display.report(evening, final=True)
+    history.add(experiment(6, [9.9] * 4, **changes))
+    history.add(experiment(7, [], error=evil))
+    display.report(history, final=True)
     shown = capsys.readouterr()
     assert not HIDDEN.search(shown.out + shown.err)
 
@@ -411,30 +333,4 @@ def test_small_sums_are_not_rounded_to_nothing(cost: float, shown: str) -> None:
 
 
 def test_an_excerpt_keeps_its_length() -> None:
-    assert excerpt("a  b\n\nc", 9) == "a b c" and len(excerpt("word " * 99, 40)) <= 40
-
-
-def test_the_fair_cap_spends_the_budget_on_the_long_texts() -> None:
-    assert fair_cap([10, 20, 1000, 2000], 430) == 200
-    assert fair_cap([10, 20], 100) == 20 and fair_cap([], 5) == 0
-
-
-def test_a_baseline_that_was_shown_to_be_better_is_the_best(
-    evening: History, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The search's winner fell below it on the samples that nothing was selected on."""
-    level = {"prompt 0": 4.5, "prompt 1": 3.0, "prompt 2": 8.0}
-    confirm(evening, level, final=level | {"prompt 2": 3.5})
-    shown_by(target=2).report(evening, final=True)
-    out = capsys.readouterr().out
-    assert "The baseline is the best prompt: what the search found scores " in out
-    assert 'best_prompt: "prompt 0"' in out and "improved: no" in out
-
-
-def test_an_empty_prompt_that_does_as_well_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    history = History([experiment(0, [4.0, 5.0, 4.5, 4.5], prompt="")])
-    history.add(experiment(1, [5.0]))
-    confirm(history, {"": 5.0, "prompt 1": 5.0})
-    shown_by(target=1).report(history, final=True)
-    out = capsys.readouterr().out
-    assert "best_prompt: " in out and "(empty)" in out
+    assert short("a  b\n\nc", 9) == "a b c" and len(short("word " * 99, 40)) <= 40

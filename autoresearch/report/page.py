@@ -1,39 +1,36 @@
 """report.html: the night as one self-contained page that opens offline.
 
-Facts and texts go into it as JSON, page.html draws them. Prompts and responses are a model's words:
-they become text, never markup. Which prompt is best history.py and confirmation.py decide.
+page.html draws it, chart and all. Prompts and responses are a model's words: they are escaped text,
+never markup. What was found findings.py says.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.files.record import Experiment, Trial
-from autoresearch.report.terminal import grounds, interval, margin, search_rows, shortest
+from autoresearch.files.program import Program
+from autoresearch.files.record import Experiment
+from autoresearch.report import findings
+from autoresearch.report.findings import interval, percent
 from autoresearch.search.confirmation import Confirmation, outcome
-from autoresearch.search.history import History, Standing
-from autoresearch.search.intervals import Interval
-from autoresearch.text import count, money, visible
+from autoresearch.search.history import History
+from autoresearch.text import count, duration, money, normalise, short, visible
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-PAGE_TEXT = 11_000_000  # bytes of prompts and responses in report.html, of 20 MB in all
+PAGE_TEXT = 11_000_000  # characters of prompts and responses in report.html
 PAGE_TRIALS = 60_000  # responses in report.html
-LONGEST = 12  # bytes of one character in them: what is no character at all, twice escaped
-WINDOW = 25  # experiments in a rolling mean
-POINTS = 120  # points of a sparkline
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
+STRATEGIES = ("refine", "combine", "simplify", "explore", "fresh")  # with a colour of their own
 
 
 @cache
@@ -41,95 +38,114 @@ def template() -> Template:
     """page.html, compiled once: that takes longer than filling it for a short night."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = FileSystemLoader(Path(__file__).parent)
     pages = Environment(
         autoescape=True,
-        loader=folder,
+        loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"visible": visible, "count": count, "interval": interval, "money": money}
-    pages.globals |= {"grounds": grounds}
+    words = [visible, count, short, duration, money, percent, interval, named, colour]
+    pages.filters |= {filter.__name__: filter for filter in words}
     return pages.get_template("page.html")
 
 
-def write_page(
-    path: Path, history: History, *, program_text: str, target: int, running: bool, simulated: bool
-) -> None:
-    """Writes the self-contained report.html at once or not at all; raises OSError.
+def page(
+    history: History,
+    program: Program | None,
+    *,
+    series: str,
+    target: int,
+    running: bool,
+    simulated: bool,
+) -> Iterator[str]:
+    """The self-contained report.html, part by part, so that it never stands in memory whole.
 
-    It goes out part by part, so that neither plotly.js nor the responses stand in memory whole.
+    `program` is None for a series whose program.md is gone.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    parts = template().generate(
+    return template().generate(
         nonce=os.urandom(16).hex(),  # a script without it does not run
-        program=program_text,
+        program=program,
+        series=series,
         target=target,
         running=running,
         simulated=simulated,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         history=history,
-        **page_facts(history),
+        **page_facts(history, program),
     )
-    try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(parts)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def page_facts(history: History) -> dict[str, Any]:
-    """What the template shows; `data` and `plotly` are iterators, read as the page is written."""
-    top, found = history.top(10), outcome(history, history.completed)
-    labels = list(
-        dict.fromkeys(c for e in history.experiments for t in e.trials for c in t.criteria)
-    )
-    compared = [top_row(history, top, at) for at in range(len(top))]
+def page_facts(history: History, program: Program | None) -> dict[str, Any]:
+    found = outcome(history, history.completed)
+    mine, theirs = findings.samples(history, found)
+    each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
+    answers, losses = findings.answers(mine, theirs, program), findings.losses(mine, theirs)
     return {
-        "rows": [*search_rows(history)],
-        "criteria": [criterion_row(history, label) for label in labels],
-        "top": compared,
-        "first_view": first_view(compared),
-        "models": sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
+        "goal": findings.goal_line(program, history),
+        "headline": re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
+        "good": bool(found and found.improved and not findings.never_met(history)),
         "found": found,
-        "shortest": shortest(found) if found else None,
+        "grounds": findings.grounds(history, found, program),
+        "best": found.best if found else history.leader and history.leader.prompt,
+        "shorter": findings.shorter(found) if found else "",
+        "answers": answers,
+        "losses": losses,
+        "fails": findings.fails_line(answers, losses),
+        "next_step": findings.next_step(history, found),
+        "rows": [*findings.search_rows(history)],
+        "models": sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
         "strategies": history.strategies(),
-        "gain": history.history_gain(),
-        "data": page_data(history, found, labels),
-        "plotly": plotly_js(),
+        "top": top_rows(history, found),
+        "chart": chart(history, found),
+        "each": each,
+        "shown": shown(history.experiments, each),
+        "kinds": sorted({named(e) for e in history.experiments}),
     }
 
 
-def top_row(history: History, top: list[Standing], at: int) -> dict[str, Any]:
-    this, baseline = top[at], history.baseline
-    return {
-        "standing": this,
-        "low": max(0.0, this.estimate - margin(this)),
-        "high": min(10.0, this.estimate + margin(this)),
-        "baseline": differences(baseline.prompt, this.prompt) if baseline else [],
-        "before": differences(top[at - 1].prompt, this.prompt) if at else [],
-    }
+def named(e: Experiment) -> str:
+    return (e.strategy or e.kind) if e.kind == "proposal" else e.kind
 
 
-def first_view(compared: list[dict[str, Any]]) -> str:
-    """Which difference says more: to the baseline, where the ten best have something of it."""
-    kept = any(op == "same" for row in compared for op, _ in row["baseline"])
-    return "baseline" if kept else "before"
+def colour(name: str) -> str:
+    """A class of the page: a strategy's name is a text from a file, which may be anything."""
+    return name if name in STRATEGIES else "other"
+
+
+# --- the ten best ---
+
+
+def top_rows(history: History, found: Confirmation | None) -> list[dict[str, Any]]:
+    """The ten best; what was confirmed comes first, with its confirmed score."""
+    measured = {}
+    if found is not None:
+        measured[normalise(found.baseline)] = found.baseline_score
+        measured[normalise(found.winner)] = found.winner_score
+    baseline = history.baseline.prompt if history.baseline else ""
+    top = [
+        {
+            "standing": standing,
+            "confirmed": measured.get(normalise(standing.prompt)),
+            "parts": differences(baseline, standing.prompt),
+        }
+        for standing in history.top(10)
+    ]
+    best = normalise(found.best) if found else ""
+    return sorted(top, key=lambda t: (normalise(t["standing"].prompt) != best, not t["confirmed"]))
 
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
-    """("same" | "del" | "ins", text) word by word; [] when there is nothing to compare."""
+    """("same" | "del" | "ins", text) word by word; [] where there is nothing to compare."""
     import difflib
 
     a, b = WORD.findall(old), WORD.findall(new)
     if not a or max(len(a), len(b)) > DIFF_WORDS:
         return []
-    found: list[tuple[str, str]] = []
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
     if matcher.ratio() < ALIKE:
-        return [("del", old.rstrip() + "\n"), ("ins", new)]
+        return []
+    found: list[tuple[str, str]] = []
     for op, i, j, k, m in matcher.get_opcodes():
         if op == "equal":
             found.append(("same", "".join(b[k:m])))
@@ -138,43 +154,58 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
     return found
 
 
-def criterion_row(history: History, label: str) -> dict[str, Any]:
-    """How well one criterion is met, 0..1: as it went and for baseline and leader."""
-    tried = [e for e in history.experiments if e.kind in ("baseline", "proposal")]
-    met = [m for m in (mean_met([e], label) for e in tried) if m is not None]
-    rolling = [
-        sum(w) / len(w) for w in (met[max(0, i - WINDOW + 1) : i + 1] for i in range(len(met)))
+# --- the chart ---
+
+
+def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None:
+    """Where everything stands, in percent of the drawing from left and top; None without scores."""
+    search = [
+        (at, e)
+        for at, e in enumerate(history.experiments, 1)
+        if e.score is not None and e.kind in ("baseline", "proposal")
     ]
-    step = max(1, -(-len(rolling) // POINTS))
-    shown = rolling[::-step][::-1]  # the latest always among them
-    across = 100 / max(1, len(shown) - 1)
-    points = " ".join(f"{i * across:.1f},{24 - 22 * y:.1f}" for i, y in enumerate(shown))
-    best = history.leader and history.leader.prompt
+    if not search:
+        return None
+    confirmed = [("best", found.winner_score), ("base", found.baseline_score)] if found else []
+    scores = [e.score or 0.0 for _, e in search] + [of.low for _, of in confirmed]
+    low = min(9, int(max(0.0, min(scores))))
+    last = search[-1][0]
+
+    def x(at: int) -> float:
+        return 96 * at / last
+
+    def y(score: float) -> float:
+        return 100 * (10 - max(low, min(10, score))) / (10 - low)
+
+    steps = [(10 * x(at), 10 * y(e)) for at, e in history.best_line if at <= last]
+    line = "".join(f"H{a:.1f}V{b:.1f}" for a, b in steps[1:])
     return {
-        "label": label,
-        "points": points,
-        "baseline": mean_met([e for e in tried if e.kind == "baseline"], label),
-        "lately": rolling[-1] if rolling else None,
-        "best": mean_met([e for e in tried if e.prompt == best], label),
+        "dots": [(at, x(at), y(e.score or 0.0), colour(named(e))) for at, e in search],
+        "line": f"M{steps[0][0]:.1f},{steps[0][1]:.1f}{line}H960" if steps else "",
+        "baseline": history.baseline and y(history.baseline.estimate),
+        "confirmed": [(name, y(of.mean), y(of.low), y(of.high)) for name, of in confirmed],
+        "ticks": [(n, y(n)) for n in range(low, 11) if 10 - low <= 5 or n % 2 == 0],
+        "last": last,
+        "names": sorted({named(e) for _, e in search}, key=lambda n: (colour(n) == "other", n)),
     }
 
 
-def mean_met(experiments: list[Experiment], label: str) -> float | None:
-    met = [t.criteria[label] for e in experiments for t in e.trials if label in t.criteria]
-    return sum(met) / len(met) if met else None
+# --- texts, cut where there are too many for a page ---
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-MARKUP = re.compile("[<>&\u2028\u2029]")
+def shown(experiments: Iterable[Experiment], each: int) -> Callable[[str], str]:
+    """What makes a text fit a page that shows all of them, `each` responses an experiment."""
+    lengths = [len(text) for e in experiments for text in texts(e, each)]
+    cap = PAGE_TEXT if sum(lengths) <= PAGE_TEXT else fair_cap(lengths, PAGE_TEXT)
+    return lambda text: visible(cut(text, cap))
 
 
-def script_json(value: Any) -> str:
-    """JSON that may stand inside a <script>: no tag or comment can begin or end in it."""
-    return MARKUP.sub(lambda found: f"\\u{ord(found[0]):04x}", _encode(value))
-
-
-def size(text: str) -> int:
-    return len(script_json(text).encode("utf-8", "backslashreplace"))
+def texts(e: Experiment, each: int) -> Iterator[str]:
+    yield from (e.thought, e.prompt, e.error or "")
+    for trial in e.trials[:each]:
+        yield from (trial.response, trial.reason)
+    if not e.trials:
+        yield e.response
 
 
 def fair_cap(sizes: list[int], budget: int) -> int:
@@ -189,100 +220,6 @@ def fair_cap(sizes: list[int], budget: int) -> int:
 
 
 def cut(text: str, cap: int) -> str:
-    """`text` in at most about `cap` bytes of JSON, saying how much is missing."""
-    if LONGEST * len(text) <= cap or (whole := size(text)) <= cap:
+    if len(text) <= cap:
         return text
-    kept = len(text) * cap // whole
-    return f"{text[:kept]} [... {len(text) - kept:,} more characters in the results file]"
-
-
-def page_data(history: History, found: Confirmation | None, labels: list[str]) -> Iterator[str]:
-    """The records as JSON, one experiment a part."""
-    from markupsafe import Markup
-
-    each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
-    texts = [t for e in history.experiments for t in experiment_texts(e, each)]
-    cap = PAGE_TEXT
-    if LONGEST * sum(map(len, texts)) > PAGE_TEXT:  # else all fits, and nothing need be measured
-        cap = fair_cap([size(text) for text in texts], PAGE_TEXT)
-    del texts
-    baseline, leader = history.baseline, history.leader
-    inputs = {t.input: 0 for e in history.experiments for t in e.trials}
-    places = {text: at for at, text in enumerate(inputs)}
-    head = {
-        "labels": labels,
-        "inputs": [cut(text, cap) for text in inputs],
-        "best_line": history.best_line,
-        "baseline": baseline and baseline.estimate,
-        "best": found.best if found else leader and leader.prompt,
-        "shortest": found and shortest(found),
-        "confirmed": found
-        and [chart_interval(found.winner_score), chart_interval(found.baseline_score)],
-    }
-    yield Markup(script_json(head)[:-1] + ',"experiments":[')
-    for at, e in enumerate(history.experiments):
-        row = experiment_row(e, labels, places, each, cap)
-        yield Markup("," * (at > 0) + "\n" + script_json(row))
-    yield Markup("]}")
-
-
-def chart_interval(of: Interval) -> list[float]:
-    return [of.mean, of.low, of.high, of.samples]
-
-
-def experiment_texts(e: Experiment, each: int) -> Iterator[str]:
-    """The texts of `experiment_row` that may have to be cut."""
-    yield from (e.thought, e.prompt, e.error or "")
-    if not e.trials:
-        yield e.response
-    for trial in e.trials[:each]:
-        yield from (trial.response, trial.reason)
-
-
-def experiment_row(
-    e: Experiment, labels: list[str], places: dict[str, int], each: int, cap: int
-) -> dict[str, Any]:
-    """One record for the page's script; `trials` are arrays, see `trial_row`."""
-    return {
-        "n": e.iteration,
-        "kind": e.kind,
-        "strategy": e.strategy,
-        "thought": cut(e.thought, cap),
-        "prompt": cut(e.prompt, cap),
-        "response": "" if e.trials else cut(e.response, cap),
-        "score": e.score,
-        "error": e.error and cut(e.error, cap),
-        "passes": len(e.passes()) if e.score is not None else 0,
-        "tokens": e.tokens,
-        "cost": e.cost,
-        "seconds": None if e.seconds is None else round(e.seconds, 3),
-        "time": e.timestamp,
-        "trials": [trial_row(t, labels, places, cap) for t in e.trials[:each]],
-        "more": max(0, len(e.trials) - each),
-    }
-
-
-def trial_row(t: Trial, labels: list[str], places: dict[str, int], cap: int) -> list[Any]:
-    """Input's place, response, score, marks in the order of the labels, reason, finish."""
-    marks = [None if label not in t.criteria else round(t.criteria[label], 2) for label in labels]
-    return [
-        places[t.input],
-        cut(t.response, cap),
-        round(t.score, 2),
-        marks,
-        cut(t.reason, cap),
-        t.finish,
-    ]
-
-
-def plotly_js() -> Iterator[str]:
-    """plotly.js from the installed package, in parts; the package itself is not imported."""
-    from markupsafe import Markup
-
-    package = importlib.util.find_spec("plotly")
-    if package is None or package.origin is None:
-        raise FileNotFoundError("plotly is not installed: pip install -r requirements.txt")
-    source = Path(package.origin).parent / "package_data" / "plotly.min.js"
-    with source.open(encoding="utf-8") as file:
-        while part := file.read(1 << 16):
-            yield Markup(part)
+    return f"{text[:cap]} [... {len(text) - cap:,} more characters in the results file]"

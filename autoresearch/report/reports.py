@@ -1,37 +1,54 @@
-"""What a night leaves beside its records: report.html, best-prompt.txt; and --report."""
+"""What lies beside the results file, report.html and best-prompt.txt, and the command --report.
+
+Both files follow from the records: that one cannot be written costs a run no more than a line.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from autoresearch.criteria import check_criteria
 from autoresearch.files.inputs import ProgramError
-from autoresearch.files.program import load_program
+from autoresearch.files.program import Program, load_program
 from autoresearch.files.record import Experiment
-from autoresearch.files.results import ResultsError, load, reason
+from autoresearch.files.results import ResultsError, load, reason, write_whole
 from autoresearch.options import environment, task_temperature
-from autoresearch.report.page import write_page
+from autoresearch.report.page import page
 from autoresearch.report.terminal import Display
 from autoresearch.search.confirmation import outcome
 from autoresearch.search.history import History
 from autoresearch.search.series import latest_series, open_history
 from autoresearch.simulator import MODEL
+from autoresearch.text import count
 
 FIRST_PAGE = 2.0  # seconds without a page: what one costs is not known yet
 PAGE_SHARE = 50  # a page's cost is at most so small a part of the time since the one before
+NAMES = ("report.html", "best-prompt.txt")
+MARK = re.compile(rb'<meta name="series" content="(\w+)"')
 
 
 class Reports:
-    """report.html and best-prompt.txt beside a results file; what cannot be written is a line."""
+    """Writes both files of one series; what cannot be written is a line, and the run goes on."""
 
-    def __init__(self, display: Display, options: argparse.Namespace, program_text: str) -> None:
-        self.display, self.options, self.text = display, options, program_text
+    def __init__(
+        self, display: Display, options: argparse.Namespace, program: Program | None
+    ) -> None:
+        self.display, self.options, self.program = display, options, program
         self.next_page = time.monotonic() + FIRST_PAGE
+        self.series, self.suffix = "unnamed", ""
+
+    def begin(self, digest: str, experiments: Sequence[Experiment]) -> None:
+        """What an earlier series left here is named after it, before this one, whose program has
+        `digest`, writes its own."""
+        self.series = name_of(digest)
+        latest = name_of(experiments[-1].program) if experiments else self.series
+        self.display.tell(keep_apart(self.options.results, self.series, latest))
 
     def progress(self, history: History) -> None:
         """The report so far; the page seldom enough to take no more than 1/PAGE_SHARE of time."""
@@ -41,85 +58,112 @@ class Reports:
             now = time.monotonic()
             self.next_page = now + (now - started) * PAGE_SHARE
 
-    def conclude(self, history: History) -> None:
-        """The last report, whatever ended the run."""
-        self._page(history, running=False)
-        if found := outcome(history, history.completed):
-            path = beside(self.options.results, "best-prompt.txt")
-            partial = path.with_name(f".{path.name}.partial")
-            with self._warning(path):
-                partial.write_text(f"{found.best}\n", encoding="utf-8", errors="backslashreplace")
-                os.replace(partial, path)
-        self.display.report(history, final=True)
+    def conclude(self, history: History) -> bool:
+        """The last report, whatever ended the run; whether its page could be written."""
+        found = outcome(history, history.completed)
+        best = self._write("best-prompt.txt", [f"{found.best}\n"]) if found else []
+        page = self._page(history, running=False)
+        self.display.report(history, final=True, files=[*best, *page])
+        return bool(page)
 
-    def _page(self, history: History, *, running: bool) -> None:
-        path = beside(self.options.results, "report.html")
-        with self._warning(path):
-            write_page(
-                path,
-                history,
-                program_text=self.text,
-                target=self.options.iterations,
-                running=running,
-                simulated=self.display.simulated,
-            )
+    def _page(self, history: History, *, running: bool) -> list[str]:
+        parts = page(
+            history,
+            self.program,
+            series=self.series,
+            target=self.options.iterations,
+            running=running,
+            simulated=self.display.simulated,
+        )
+        return self._write("report.html", parts)
 
-    @contextmanager
-    def _warning(self, path: Path) -> Iterator[None]:
-        """What is derived from the records may fail to be written, and the run goes on."""
+    def _write(self, name: str, parts: Iterable[str]) -> list[str]:
+        path = beside(self.options.results, name, self.suffix)
         try:
-            yield
+            write_whole(path, parts)
         except OSError as error:
             self.display.wait(f"warning: {path} was not written: {reason(error)}")
+            return []
+        return [str(path)]
 
 
-def beside(results: Path, name: str) -> Path:
+def beside(results: Path, name: str, suffix: str = "") -> Path:
     """report.html for results.json, demo-report.html for demo-results.json, x-report.html for x."""
     stem = results.stem
     prefix = stem.removesuffix("results") if stem.endswith("results") else f"{stem}-"
-    return results.with_name(prefix + name)
+    path = results.with_name(prefix + name)
+    return path.with_stem(path.stem + suffix)
+
+
+def keep_apart(results: Path, series: str, latest: str) -> list[str]:
+    """Name what another series left here after it, before this one writes its own; a line if so.
+
+    Whose the files are report.html tells, else the last record, of series `latest`.
+    """
+    page = beside(results, NAMES[0])
+    with suppress(OSError), page.open("rb") as file:
+        if found := MARK.search(file.read(1000)):
+            latest = found[1].decode()
+    if not latest or latest == series:
+        return []
+    moved = []
+    for path in (beside(results, name) for name in NAMES):
+        with suppress(FileNotFoundError):
+            moved.append(str(path.replace(path.with_stem(f"{path.stem}-{latest}"))))
+    return [f"of the series before: {' and '.join(moved)}, renamed"] * bool(moved)
+
+
+# --- the command --report ---
 
 
 def show_report(options: argparse.Namespace) -> int:
-    """--report: from the file alone, without key, network or lock, also while a run goes on."""
+    """Print the report and write its files: from the records alone, also while a run goes on."""
     experiments = load(options.results)
     if not experiments:
         raise ResultsError(f"{options.results} holds no experiments yet; python main.py begins")
-    temperature = task_temperature(environment())
-    history, text = recorded_history(experiments, options.program, temperature)
-    display = Display(options, simulated=MODEL in experiments[-1].models.values())
-    display.report(history, final=True)
-    if not text:
-        display.say(f"{options.program} asks something else now: this was the last series before")
-    path = beside(options.results, "report.html")
-    try:
-        write_page(
-            path,
-            history,
-            program_text=text,
-            target=options.iterations,
-            running=False,
-            simulated=display.simulated,
-        )
-    except OSError as error:
-        raise ResultsError(
-            f"{path} was not written: {reason(error)}; make its folder writable"
-        ) from error
-    display.say(f"wrote {path}")
-    return 0
+    history, program, digest = chosen(experiments, options)
+    simulated = any(MODEL in e.models.values() for e in experiments if e.program == digest)
+    reports = Reports(Display(options, program, simulated=simulated), options, program)
+    if program is None:  # not what program.md asks: its files are its own
+        reports.series, reports.suffix = name_of(digest), f"-{name_of(digest)}"
+    else:
+        reports.begin(digest, experiments)
+    return 0 if reports.conclude(history) else 1
 
 
-def recorded_history(
-    experiments: Sequence[Experiment], path: Path, temperature: float
-) -> tuple[History, str]:
-    """The latest series with its program, by the present criteria where it is still asked."""
-    last = experiments[-1]
+def chosen(
+    experiments: Sequence[Experiment], options: argparse.Namespace
+) -> tuple[History, Program | None, str]:
+    """The series that --report names or, without a name, that of program.md as it stands.
+
+    By the present criteria where program.md still asks it; else its program is None.
+    """
+    counts = Counter(e.program for e in experiments)
+    named = [d for d in counts if (d or "unnamed").startswith(options.report)]
+    asked: Experiment | None = None
     try:
-        program = load_program(path)
+        program = load_program(options.program)
         check_criteria(program)
-        if program.digest(last.models.get("task", ""), temperature) == last.program:
-            history, _ = open_history(experiments, program, last.models, temperature)
-            return history, program.text
+        temperature = task_temperature(environment())
+        models = {e.models.get("task", "") for e in experiments}
+        digests = [program.digest(model, temperature) for model in models]
+        asked = next((e for e in reversed(experiments) if e.program in digests), None)
     except ProgramError:
-        pass  # it has moved on; the records stand for themselves
-    return History(latest_series(experiments)), ""
+        if not options.report:
+            raise
+    if asked is not None and (not options.report or named == [asked.program]):
+        history, _ = open_history(experiments, program, asked.models, temperature)
+        return history, program, asked.program
+    if options.report and len(named) == 1:
+        records = [e for e in experiments if e.program == named[0]]
+        return History(latest_series(records)), None, named[0]
+    held = ", ".join(f"{name_of(d)} ({count(n, 'record')})" for d, n in counts.items())
+    what = f"of series {options.report}" if options.report else f"of {options.program} as it is"
+    raise ResultsError(
+        f"{options.results} holds no records {what}, but {held}; --report NAME shows one"
+    )
+
+
+def name_of(digest: str) -> str:
+    """How a series is called: six digits of what its program asks."""
+    return digest[:6] or "unnamed"

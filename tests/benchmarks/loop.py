@@ -88,13 +88,12 @@ def ours(marks_path: str, argv: list[str]) -> int:
     """main.py as it stands, with a mark after each append."""
     import main
     from autoresearch.files.results import Results
-    from autoresearch.report import reports
+    from autoresearch.report.reports import Reports
 
     marks: list[Mark] = []
     pages: list[float] = []  # CPU seconds of each
     append, first = Results.append, [-1]
-    names = vars(reports)  # it holds write_page by name
-    write_page = names["write_page"]
+    draw = Reports._page
 
     def marked(self: Results, experiment: Any) -> None:
         append(self, experiment)
@@ -102,13 +101,14 @@ def ours(marks_path: str, argv: list[str]) -> int:
         first[0] = size if first[0] < 0 else first[0]
         marks.append(mark(size - first[0], len(marks) % 50 == 0, len(pages)))
 
-    def timed(*args: Any, **more: Any) -> None:
+    def timed(*args: Any, **more: Any) -> list[str]:
         began = time.process_time()
-        write_page(*args, **more)
+        written = draw(*args, **more)
         pages.append(time.process_time() - began)
+        return written
 
     Results.append = marked  # type: ignore[method-assign]
-    names["write_page"] = timed
+    Reports._page = timed  # type: ignore[method-assign]
     try:
         return main.main(argv)
     finally:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.files.record import Experiment, Trial
-from autoresearch.report.page import write_page
+from autoresearch.files.results import write_whole
+from autoresearch.report.page import page
 from autoresearch.search.confirmation import Step, next_steps
 from autoresearch.search.history import History
 
@@ -112,12 +113,11 @@ def night(experiments: int, *, confirmed: bool = True, words: int = 1, seed: int
     return history
 
 
-def measure(page: Path, history: History, experiments: int) -> tuple[float, float]:
+def measure(path: Path, history: History, experiments: int) -> tuple[float, float]:
     """Seconds and MB of peak memory that writing the page took."""
     before, began = peak(), time.perf_counter()
-    write_page(
-        page, history, program_text="# Goal\n", target=experiments, running=False, simulated=True
-    )
+    parts = page(history, None, series="made", target=experiments, running=False, simulated=True)
+    write_whole(path, parts)
     return time.perf_counter() - began, peak() - before
 
 
@@ -171,16 +171,16 @@ def main() -> None:
     experiments, length = map(int, (sys.argv[1:] + ["5000", "1"][len(sys.argv) - 1 :])[:2])
     history = night(experiments, words=length)
     with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder, "report.html")
-        seconds, memory = measure(page, history, experiments)
+        path = Path(folder, "report.html")
+        seconds, memory = measure(path, history, experiments)
         print(f"experiments: {experiments}")
-        print(f"size: {page.stat().st_size / 1e6:.1f} MB")
+        print(f"size: {path.stat().st_size / 1e6:.1f} MB")
         print(f"written: {seconds:.2f} s, {memory:.0f} MB more memory at the peak")
         if why := no_browser():
             print(f"opened: not measured, {why}")
             return
         with chromium() as browser:
-            opened = [open_page(browser, page) for _ in range(3)]
+            opened = [open_page(browser, path) for _ in range(3)]
         print(f"opened: {', '.join(f'{s:.2f} s' for s in opened)}, chart and table drawn")
 
 

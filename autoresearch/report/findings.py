@@ -1,0 +1,314 @@
+"""What was found, in words: the sentences, rows and figures of the last screen and of the page.
+
+All of it follows from the records; which prompt is best, and how sure that is, the search decides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from autoresearch.files.program import Program
+from autoresearch.files.record import Experiment, Trial
+from autoresearch.search.confirmation import Confirmation, fresh_trials, outcome, underway
+from autoresearch.search.history import History
+from autoresearch.search.intervals import Interval
+from autoresearch.text import count, money, normalise, short, visible
+
+Row = tuple[str, str]  # label, text
+
+STALE = 100  # proposals without a gain after which more of the same promise nothing
+EARLY = 10  # proposals before which nothing is concluded from them
+FULL = 0.995  # of a mark or of a score over 10: full marks
+SAW = "on the inputs that the search saw"
+
+
+# --- numbers ---
+
+
+def interval(of: Interval) -> str:
+    return f"95 % interval {of.low:.2f} to {of.high:.2f}"
+
+
+def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
+    """Tokens and US dollars; one unknown price makes the sum of dollars unknown."""
+    billed = [e for e in experiments if e.tokens]
+    known = [e.cost for e in billed if e.cost is not None]
+    return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+# --- the verdict ---
+
+
+def headline(history: History, found: Confirmation | None) -> str:
+    """One sentence with its figures; of a search alone it claims no more than that one knows."""
+    leader, baseline = history.leader, history.baseline
+    if leader is None:
+        return "No experiment has a score yet."
+    if found is None:
+        gain = f", {leader.estimate - baseline.estimate:+.2f} over the baseline" if baseline else ""
+        return f"Best so far {leader.estimate:.2f}{gain}: not confirmed yet."
+    winner, plain = found.winner_score.mean, found.baseline_score.mean
+    where = f", {SAW}" * (not found.held_out and history.inputs != {""})
+    if normalise(found.winner) == normalise(found.baseline):
+        return f"Nothing that was tried beats the baseline, which scores {plain:.2f}{where}."
+    by = f"{abs(found.difference.mean):.2f}"
+    if found.improved:
+        better = f"{by} better ({interval(found.difference)})"
+        return f"The best prompt scores {winner:.2f}, the baseline {plain:.2f}: {better}{where}."
+    if found.worse:
+        worse = (
+            f"what the search found scores {winner:.2f}, {by} less ({interval(found.difference)})"
+        )
+        return f"The baseline is the best prompt with {plain:.2f}{where}: {worse}."
+    chosen = "the new one" if found.best == found.winner else "the baseline"
+    return (
+        f"The new prompt ({winner:.2f}) and the baseline ({plain:.2f}) cannot be told apart{where} "
+        f"(difference {found.difference.mean:+.2f}, {interval(found.difference)}); "
+        f"{chosen} is truly the better with a chance of {percent(found.chance)}."
+    )
+
+
+def grounds(history: History, found: Confirmation | None, program: Program | None) -> str:
+    """What the scores rest on and, where they are confirmed, what their intervals hold for."""
+    if found is None:
+        held_out = [given.text for given in program.held_out] if program else []
+        samples = count(history.leader.samples if history.leader else 0, "pass", "passes")
+        doubt = f"{samples}, not confirmed: a best found by search flatters itself"
+        return underway(history, history.completed, held_out) or doubt
+    several = found.inputs > 1 or found.held_out
+    fresh = f"{count(found.passes, 'fresh answer')} of each prompt"
+    if several:
+        kind = "held-out input" if found.held_out else "input"
+        fresh += f" to each of {count(found.inputs, kind)}"
+    lost = f"; {len(found.skipped)} could not be asked" * bool(found.skipped)
+    whom = "others of their kind" if found.generalises else "just these inputs"
+    holds = f"; the intervals hold for {whom}" * several
+    return f"{fresh}, no choice was made on them{lost}{holds}"
+
+
+def shorter(found: Confirmation) -> str:
+    """What the shorter prompt costs; "" where none is offered."""
+    if len(found.shortest) >= len(found.best):
+        return ""
+    saved = f"{len(found.shortest):,} characters instead of {len(found.best):,}"
+    return f"{saved}, not measurably worse"
+
+
+def goal_line(program: Program | None, history: History) -> str:
+    """Which task this is about: the program's file and the first sentence of its goal."""
+    if program is None:
+        return f"series {series_name(history)}, whose program is no longer there"
+    text = re.sub(r"^#+ .*\n", "", program.goal.strip())
+    sentence = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
+    return f"{program.name}: {short(sentence, 200)}"
+
+
+def series_name(history: History) -> str:
+    return next((e.program[:6] for e in history.experiments if e.program), "unnamed")
+
+
+# --- what fails ---
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one prompt's answers to one input went; `right` and `baseline` as they are shown."""
+
+    input: str
+    expected: str | None
+    typical: str
+    mean: float
+    right: str
+    baseline: str
+    fails: bool
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How fully a criterion is met, 0 to 1, and what shows that it is not."""
+
+    label: str
+    best: float
+    baseline: float | None
+    shown: str
+
+
+def samples(history: History, found: Confirmation | None) -> tuple[list[Trial], list[Trial]]:
+    """The trials of the best prompt and of the baseline: the fresh ones where there are any."""
+    if found is not None:
+        best = fresh_trials(history, found, found.best)
+        return best, fresh_trials(history, found, found.baseline)
+    leader, baseline = history.leader, history.baseline
+    return (
+        history.trials(leader.prompt) if leader else [],
+        history.trials(baseline.prompt) if baseline else [],
+    )
+
+
+def right(trial: Trial) -> float:
+    """0 to 1: the mark by `equals` where there is one, else the score."""
+    marks = [mark for label, mark in trial.criteria.items() if label.startswith("equals")]
+    return min(marks, default=trial.score / 10)
+
+
+def answers(mine: list[Trial], theirs: list[Trial], program: Program | None) -> list[Answer]:
+    """One row per input, worst first."""
+    given = [*program.inputs, *program.held_out] if program else []
+    expected = {i.text: i.expected for i in given}
+    labelled = all(right(trial) in (0, 1) for trial in mine + theirs)
+    rows = []
+    for text in dict.fromkeys(trial.input for trial in mine):
+        own = [t for t in mine if t.input == text]
+        mean = fmean(10 * right(t) if labelled else t.score for t in own)
+        typical = min(own, key=lambda t: abs((10 * right(t) if labelled else t.score) - mean))
+        base = tally([t for t in theirs if t.input == text], labelled)
+        shown = text, expected.get(text), typical.response
+        rows.append(Answer(*shown, mean, tally(own, labelled), base, mean < 5))
+    return sorted(rows, key=lambda row: row.mean)
+
+
+def tally(trials: list[Trial], labelled: bool) -> str:
+    if not trials:
+        return "–"
+    if labelled:
+        return f"{sum(right(t) == 1 for t in trials)} of {len(trials)}"
+    return f"{fmean(t.score for t in trials):.2f}"
+
+
+def losses(mine: list[Trial], theirs: list[Trial]) -> list[Loss]:
+    """The criteria, worst first."""
+    labels = dict.fromkeys(label for trial in mine for label in trial.criteria)
+    rows = []
+    for label in labels:
+        marked = [t for t in mine if label in t.criteria]
+        plain = [t.criteria[label] for t in theirs if label in t.criteria]
+        met, worst = (
+            fmean(t.criteria[label] for t in marked),
+            min(marked, key=lambda t: t.criteria[label]),
+        )
+        shown = evidence(worst, label) if met < FULL else ""
+        rows.append(Loss(label, met, fmean(plain) if plain else None, shown))
+    return sorted(rows, key=lambda row: row.best)
+
+
+def evidence(trial: Trial, label: str) -> str:
+    """What a response missed of a criterion, with the sentence that shows it where one does."""
+    missed = [name for name, mark in trial.criteria.items() if mark < 1]
+    parts = trial.reason.split("; ")
+    reason = parts[missed.index(label)] if len(parts) == len(missed) else trial.reason
+    words = [w.strip() for w in reason.partition(": ")[2].split(", ")] if "avoid" in reason else []
+    for sentence in re.split(r"(?<=[.!?])\s+", trial.response):
+        if any(word and word.casefold() in sentence.casefold() for word in words):
+            return f"{reason}, as in “{short(sentence, 160)}”"
+    return reason
+
+
+def fails_line(rows: list[Answer], lost: list[Loss]) -> str:
+    """One line: which inputs fail or, for a task alone, which criteria lose points."""
+    if not rows:
+        return ""
+    if len(rows) == 1:
+        weak = [f"{short(c.label, 40)} ({percent(c.best)})" for c in lost if c.best < FULL]
+        return f"loses points for {', '.join(weak[:3])}" if weak else "every criterion is met"
+    failing = [f"“{short(row.input, 40)}”" for row in rows if row.fails]
+    if failing:
+        return f"{len(failing)} of {len(rows)} inputs fail: {', '.join(failing[:3])}"
+    if rows[0].mean >= 10 * FULL:
+        return f"none: all {len(rows)} inputs get full marks"
+    return f"none of {len(rows)} inputs; weakest: “{short(rows[0].input, 40)}”, {rows[0].right}"
+
+
+def never_met(history: History) -> str:
+    """The first criterion that no answer of the search met at all; "" where each was met once."""
+    best: dict[str, float] = {}
+    for e in history.experiments:
+        for trial in e.trials:
+            for label, mark in trial.criteria.items():
+                best[label] = max(mark, best.get(label, 0.0))
+    return next((label for label, mark in best.items() if mark == 0), "")
+
+
+def next_step(history: History, found: Confirmation | None) -> str:
+    """One suggestion, from the facts."""
+    if history.leader is None:
+        return "python main.py --check tells whether key, model and program work"
+    if history.completed >= EARLY and (label := never_met(history)):
+        if label.startswith("judge"):
+            return f"the judge gave 0 to every answer by “{short(label, 60)}”: reword its question"
+        cause = "compare the answers with what it expects, then mend it or the task"
+        return f"no answer ever met “{short(label, 60)}”: {cause}"
+    if found is None:
+        return "python main.py goes on and confirms the best on fresh samples"
+    if history.saturated:
+        passed = short(", ".join(history.passed_by_all()), 60)
+        easy = f" (everything passes {passed})" * bool(passed)
+        return f"the best cannot be told from 10{easy}: harder criteria would find more"
+    if not found.improved and not found.worse and found.inputs > 1:
+        more = "held-out inputs" if found.held_out else "inputs, some of them held out"
+        return f"{found.inputs} inputs are too few to tell such a difference: add more {more}"
+    if history.completed >= EARLY and history.since_lead < history.completed / 10:
+        goes_on = f"python main.py --iterations {2 * history.completed}"
+        return f"the gain was still growing at the end: {goes_on} goes on"
+    if history.since_lead >= STALE:
+        stale = f"no gain in the last {history.since_lead} experiments"
+        return f"{stale}: stop here, or try another NEBIUS_AGENT_MODEL"
+    return "python main.py --ablate tells which sentences of it matter"
+
+
+# --- the search, and the figures for grep ---
+
+
+def search_rows(history: History) -> Iterator[Row]:
+    if history.noise is not None:
+        tie = f"differences below {history.tie:.2f} are ties"
+        yield "noise", f"{history.noise:.2f} points from pass to pass; {tie}"
+    if history.failures:
+        failed = [f"{cause} ({n})" for cause, n in history.failures.most_common()]
+        yield "failed", f"{sum(history.failures.values())}: {'; '.join(failed)}"
+    if history.repeats:
+        yield "repeats", f"{history.repeats} of {history.completed} proposals"
+    tokens, cost = spent(history.experiments)
+    if tokens:
+        yield "spent", count(tokens, "token") + ("" if cost is None else f", {money(cost)}")
+
+
+def strategy_rows(history: History) -> Iterator[Row]:
+    label = "strategies"
+    for line in history.strategies():
+        tried = count(line.experiments, "experiment")
+        leads = f"led {count(line.leads, 'time')}"
+        yield label, f"{line.name:<10} {tried:>17}   mean {line.mean:5.2f}   {leads}"
+        label = ""
+    if gain := history.history_gain():
+        yield "history", f"{gain.mean:+.2f} ({interval(gain)}) for proposals that saw it"
+
+
+def summary(history: History, *, simulated: bool) -> list[Row]:
+    """The run as `key: value`, for grep: unknown values have no line, the prompt is JSON."""
+    tokens, cost = spent(history.experiments)
+    values: dict[str, Any] = {
+        "simulated": "yes" if simulated else "no",
+        "completed": history.completed,
+        "tokens": tokens or None,
+        "cost_usd": f"{cost:.6f}" if tokens and cost is not None else None,
+    }
+    prompt = history.leader and history.leader.prompt
+    values["best_score"] = history.leader and history.leader.estimate
+    if found := outcome(history, history.completed):
+        best = found.winner_score if found.best == found.winner else found.baseline_score
+        prompt, values["best_score"] = found.best, best.mean
+        for name, of in ("confirmed", best), ("difference", found.difference):
+            values |= {name: of.mean, f"{name}_low": of.low, f"{name}_high": of.high}
+    if prompt is not None:
+        values["best_prompt"] = json.dumps(prompt, ensure_ascii=False)
+    shown = {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}
+    return [(key, visible(str(value))) for key, value in shown.items() if value is not None]

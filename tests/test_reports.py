@@ -1,0 +1,176 @@
+"""What lies beside the results file, and --report: `pytest tests/test_reports.py`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoresearch.api.models import TEMPERATURES
+from autoresearch.files.program import Program, load_program
+from autoresearch.files.results import Results, ResultsError
+from autoresearch.options import parse_arguments
+from autoresearch.report.reports import Reports, beside, keep_apart, show_report
+from autoresearch.report.terminal import Display
+from autoresearch.search.history import History
+from tests.test_findings import experiment, morning
+
+RESULTS = Path("results.json")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def asks(task: str) -> tuple[Program, str]:
+    """The program.md that is there from now on, and its digest."""
+    Path("program.md").write_text(
+        f"# Goal\n{task} well.\n## Task\n{task}\n## Criteria\n- words: 1-9"
+    )
+    program = load_program(Path("program.md"))
+    return program, program.digest("m", TEMPERATURES["task"])
+
+
+def recorded(task: str) -> tuple[Program, str]:
+    """A night of that task, confirmed, at the end of results.json."""
+    program, digest = asks(task)
+    models = dict.fromkeys(("agent", "task", "judge"), "m")
+    with Results(RESULTS) as results:
+        for e in morning().experiments:
+            asked = {"program": digest, "criteria": program.criteria_digest(), "models": models}
+            results.append(replace(e, prompt=f"{task}: {e.prompt}", **asked))
+    return program, digest
+
+
+def report(*arguments: str) -> int:
+    return show_report(parse_arguments(["--report", *arguments]))
+
+
+def test_the_files_are_named_after_the_results() -> None:
+    names = [
+        beside(Path(name), "report.html").name for name in ("results.json", "demo-results.json")
+    ]
+    assert names == ["report.html", "demo-report.html"]
+    assert beside(Path("a/x.json"), "best-prompt.txt", "-1a") == Path("a/x-best-prompt-1a.txt")
+
+
+# --- which series ---
+
+
+def test_the_report_is_of_the_program_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two tasks in one file, program.md of the first restored."""
+    recorded("Sing")
+    assert report() == 0
+    recorded("Dance")
+    assert report() == 0
+    _, sings = asks("Sing")
+    capsys.readouterr()
+    assert report() == 0
+    out = capsys.readouterr().out
+    assert "task       program.md: Sing well." in out and "Sing: prompt 2" in out
+    assert "Sing: prompt 2" in Path("best-prompt.txt").read_text()
+    assert f'content="{sings[:6]}"' in Path("report.html").read_text()
+
+
+def test_a_program_without_records_is_told_what_there_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, digest = recorded("Sing")
+    asks("Dance")
+    with pytest.raises(ResultsError) as caught:
+        report()
+    held = len(morning().experiments)
+    assert str(caught.value) == (
+        f"results.json holds no records of program.md as it is, but {digest[:6]} ({held} records); "
+        "--report NAME shows one"
+    )
+    assert not Path("report.html").exists()
+
+
+def test_another_series_is_shown_by_its_name_in_files_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, sings = recorded("Sing")
+    recorded("Dance")
+    report()
+    page = Path("report.html").read_text()
+    assert report(sings[:6]) == 0
+    assert "series " + sings[:6] in capsys.readouterr().out
+    assert Path("report.html").read_text() == page
+    assert "Sing: prompt 2" in Path(f"report-{sings[:6]}.html").read_text()
+    assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
+    with pytest.raises(ResultsError, match="no records of series nosuch"):
+        report("nosuch")
+
+
+def test_a_broken_program_does_not_hide_a_series_that_is_named() -> None:
+    _, sings = recorded("Sing")
+    Path("program.md").write_text("# Nonsense\n")
+    assert report(sings) == 0
+
+
+# --- what an earlier series left ---
+
+
+def test_a_new_series_renames_what_the_one_before_left(capsys: pytest.CaptureFixture[str]) -> None:
+    _, sings = recorded("Sing")
+    report()
+    program, dances = asks("Dance")
+    options = parse_arguments([])
+    reports = Reports(Display(options, program), options, program)
+    with Results(RESULTS) as results:
+        capsys.readouterr()
+        reports.begin(dances, results.experiments)
+    assert capsys.readouterr().out == (
+        f"of the series before: report-{sings[:6]}.html and best-prompt-{sings[:6]}.txt, renamed\n"
+    )
+    assert not Path("best-prompt.txt").exists() and not Path("report.html").exists()
+    assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
+    reports.conclude(History())  # stopped early: nothing of the old task is left as if it were new
+    assert not Path("best-prompt.txt").exists()
+    assert f'content="{dances[:6]}"' in Path("report.html").read_text()
+
+
+def test_files_that_do_not_say_whose_they_are_belong_to_the_last_record() -> None:
+    Path("best-prompt.txt").write_text("old")
+    assert keep_apart(RESULTS, "abc123", "abc123") == []
+    assert keep_apart(RESULTS, "abc123", "def456") == [
+        "of the series before: best-prompt-def456.txt, renamed"
+    ]
+
+
+def test_the_same_series_goes_on_in_its_files(capsys: pytest.CaptureFixture[str]) -> None:
+    recorded("Sing")
+    report()
+    capsys.readouterr()
+    report()
+    assert "renamed" not in capsys.readouterr().out
+    assert sorted(p.name for p in Path().glob("*-*")) == ["best-prompt.txt"]
+
+
+def test_a_page_that_cannot_be_written_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    recorded("Sing")
+    Path("report.html").mkdir()
+    assert report() == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("warning: report.html was not written: ")
+    assert "files      best-prompt.txt\n" in printed.out
+
+
+def test_the_best_prompt_is_there_to_paste() -> None:
+    recorded("Sing")
+    report()
+    assert Path("best-prompt.txt").read_text() == "Sing: prompt 2\n"
+
+
+def test_no_page_is_drawn_more_often_than_it_may_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, _ = recorded("Sing")
+    options = parse_arguments(["--quiet"])
+    reports = Reports(Display(options, program), options, program)
+    reports.progress(History([experiment(0, [5.0])]))
+    assert not Path("report.html").exists()
+    reports.next_page = 0.0
+    reports.progress(History([experiment(0, [5.0])]))
+    assert "refreshes every 30 s" in Path("report.html").read_text()
