@@ -113,7 +113,7 @@ def research(
         reports = Reports(display, options, program)
         run = Run(options, program, client, results, history, display, reports, night, at_once)
         if is_complete(history, program, options):
-            reports.begin(asked(run), results.experiments)
+            reports.begin(history, results.experiments)
             done = f"all {history.completed} iterations are done"
             display.tell([*notices, f"{done}; --iterations N goes on to a larger number"])
         else:
@@ -129,11 +129,6 @@ def research(
         return night.exit_code(display.wait, unconfirmed(run.history, program, options))
 
 
-def asked(run: Run) -> str:
-    """The digest of what is asked of which model: records with the same are one series."""
-    return run.program.digest(run.client.models["task"], run.client.temperatures["task"])
-
-
 def opened(results: Results, program: Program, client: Client) -> tuple[History, list[str]]:
     return open_history(results.experiments, program, client.models, client.temperatures["task"])
 
@@ -147,7 +142,7 @@ def begin(run: Run, notices: list[str]) -> None:
         run.history, notices = opened(run.results, program, client)
     gc.freeze()  # a long history would be looked through for garbage again and again
     run.display.tell([*notices, *found.problems])
-    run.reports.begin(asked(run), run.results.experiments)
+    run.reports.begin(run.history, run.results.experiments)
     run.display.start(program.name, client.models["task"], run.history.completed)
 
 
@@ -186,7 +181,7 @@ def carry_out(run: Run, step: Step) -> Experiment:
         experiment = experiment.spoilt(str(error))
     seconds = time.monotonic() - started
     return experiment.stamped(
-        spent.tokens, spent.cost, seconds, client.models, asked(run), program.criteria_digest()
+        spent.tokens, spent.cost, seconds, client.models, history.series, program.criteria_digest()
     )
 
 

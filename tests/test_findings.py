@@ -147,7 +147,7 @@ def test_the_task_is_named_by_the_first_sentence_of_its_goal() -> None:
     program = Program(goal, "task", (Input(""),), (), (), "", "", "tickets.md")
     said = findings.goal_line(program, evening())
     assert said == "tickets.md: Find what sorts our tickets best."
-    assert "no longer there" in findings.goal_line(None, evening())
+    assert "no longer asks" in findings.goal_line(None, evening())
 
 
 # --- what fails ---

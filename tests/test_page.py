@@ -15,7 +15,7 @@ from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.files.results import write_whole
 from autoresearch.report import page as module
-from autoresearch.report.page import differences, fair_cap, page
+from autoresearch.report.page import differences, page
 from autoresearch.search.history import History
 from tests.benchmarks.page import chromium, night, no_browser, open_page, requests_made
 
@@ -23,7 +23,7 @@ EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.br
 
 
 def write(path: Path, history: History, program: Program | None = None, **changes: Any) -> str:
-    settings: dict[str, Any] = {"series": "abc123", "target": 9, "running": False}
+    settings: dict[str, Any] = {"target": 9, "running": False}
     write_whole(path, page(history, program, **({**settings, "simulated": False} | changes)))
     return path.read_text(encoding="utf-8")
 
@@ -90,11 +90,6 @@ def test_long_texts_are_cut_and_say_so(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(shown) < 200_000
 
 
-def test_the_fair_cap_spends_the_budget_on_the_long_texts() -> None:
-    assert fair_cap([10, 20, 1000, 2000], 430) == 200
-    assert fair_cap([10, 20], 100) == 20 and fair_cap([], 5) == 0
-
-
 def test_the_last_page_does_not_refresh(tmp_path: Path) -> None:
     shown = write(tmp_path / "report.html", night(5))
     assert "setTimeout(refresh, 30000)" not in shown and "refreshes every" not in shown
@@ -116,12 +111,12 @@ def test_the_ten_best_do_not_contradict_the_headline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "parts"),
     [
-        ("be brief and kind", "be very brief and kind", "same:be |ins:very |same:brief and kind"),
-        ("be brief", "be long", "same:be |del:brief|ins:long"),
+        ("be brief and kind", "be very brief and kind", "span:be |ins:very |span:brief and kind"),
+        ("be brief", "be long", "span:be |del:brief|ins:long"),
         ("one two three", "eins zwei drei", ""),
-        ("用中文回答", "用英文回答", "same:用|del:中|ins:英|same:文回答"),
+        ("用中文回答", "用英文回答", "span:用|del:中|ins:英|span:文回答"),
         ("", "anything", ""),
-        ("same", "same", "same:same"),
+        ("same", "same", "span:same"),
     ],
 )
 def test_differences_are_by_word(old: str, new: str, parts: str) -> None:
@@ -257,10 +252,10 @@ def test_the_worst_answers_stand_first(browser: Any, tmp_path: Path) -> None:
 @needs_browser
 def test_the_winner_is_copied(opened: Any) -> None:
     opened.execute_script(
-        "window.copied = []; copy = async text => { window.copied.push(text) };"
+        "window.copied = []; navigator.clipboard.writeText = async t => { window.copied.push(t) };"
         "document.querySelector('[data-copy]').click()"
     )
-    shown = opened.find_element("id", "best").text
+    shown = opened.find_element("css selector", ".prompt").text
     assert opened.execute_script("return window.copied") == [shown]
 
 
@@ -285,7 +280,7 @@ def test_it_fits_a_phone(opened: Any) -> None:
 def test_what_a_model_wrote_never_runs(browser: Any, tmp_path: Path) -> None:
     browser.get_log("browser")
     requests_made(browser)
-    write(tmp_path / "report.html", planted(), EVIL_PROGRAM, series=EVIL)
+    write(tmp_path / "report.html", planted(), EVIL_PROGRAM)
     open_page(browser, tmp_path / "report.html")
     choose(browser, "filter", "onerror")
     browser.execute_script("document.querySelectorAll('details').forEach(r => { r.open = true })")

@@ -97,7 +97,7 @@ def test_another_series_is_shown_by_its_name_in_files_of_its_own(
     report()
     page = Path("report.html").read_text()
     assert report(sings[:6]) == 0
-    assert "series " + sings[:6] in capsys.readouterr().out
+    assert f"series {sings[:6]}, which" in capsys.readouterr().out
     assert Path("report.html").read_text() == page
     assert "Sing: prompt 2" in Path(f"report-{sings[:6]}.html").read_text()
     assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
@@ -122,13 +122,14 @@ def test_a_new_series_renames_what_the_one_before_left(capsys: pytest.CaptureFix
     reports = Reports(Display(options, program), options, program)
     with Results(RESULTS) as results:
         capsys.readouterr()
-        reports.begin(dances, results.experiments)
+        history = History(series=dances)
+        reports.begin(history, results.experiments)
     assert capsys.readouterr().out == (
         f"of the series before: report-{sings[:6]}.html and best-prompt-{sings[:6]}.txt, renamed\n"
     )
     assert not Path("best-prompt.txt").exists() and not Path("report.html").exists()
     assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
-    reports.conclude(History())  # stopped early: nothing of the old task is left as if it were new
+    reports.conclude(history)  # stopped early: nothing of the old task is left as if it were new
     assert not Path("best-prompt.txt").exists()
     assert f'content="{dances[:6]}"' in Path("report.html").read_text()
 

@@ -79,7 +79,7 @@ def test_the_report_tells_the_best_the_failures_and_the_time_left(
     gain = leader.estimate - baseline.estimate
     assert capsys.readouterr().out == textwrap.dedent(f"""
         == after 2 of 12 experiments ==
-          task       series unnamed, whose program is no longer there
+          task       series unnamed, which program.md no longer asks
           so far     Best so far 7.98, {gain:+.2f} over the baseline: not confirmed yet.
           prompt     prompt 2
           noise      0.41 points from pass to pass; differences below {history.tie:.2f} are ties

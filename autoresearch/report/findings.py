@@ -41,8 +41,8 @@ def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
     return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
 # --- the verdict ---
@@ -106,14 +106,15 @@ def shorter(found: Confirmation) -> str:
 def goal_line(program: Program | None, history: History) -> str:
     """Which task this is about: the program's file and the first sentence of its goal."""
     if program is None:
-        return f"series {series_name(history)}, whose program is no longer there"
+        return f"series {series_name(history.series)}, which program.md no longer asks"
     text = re.sub(r"^#+ .*\n", "", program.goal.strip())
     sentence = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
     return f"{program.name}: {short(sentence, 200)}"
 
 
-def series_name(history: History) -> str:
-    return next((e.program[:6] for e in history.experiments if e.program), "unnamed")
+def series_name(digest: str) -> str:
+    """How a series is called: six digits of what its program asks."""
+    return digest[:6] or "unnamed"
 
 
 # --- what fails ---

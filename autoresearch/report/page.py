@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.report import findings
-from autoresearch.report.findings import interval, percent
+from autoresearch.report.findings import interval, percent, series_name
 from autoresearch.search.confirmation import Confirmation, outcome
 from autoresearch.search.history import History
 from autoresearch.text import count, duration, money, normalise, short, visible
@@ -45,7 +45,7 @@ def template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = [visible, count, short, duration, money, percent, interval, named, colour]
+    words = [visible, count, short, duration, money, percent, interval, series_name, named, colour]
     pages.filters |= {filter.__name__: filter for filter in words}
     return pages.get_template("page.html")
 
@@ -54,7 +54,6 @@ def page(
     history: History,
     program: Program | None,
     *,
-    series: str,
     target: int,
     running: bool,
     simulated: bool,
@@ -66,7 +65,6 @@ def page(
     return template().generate(
         nonce=os.urandom(16).hex(),  # a script without it does not run
         program=program,
-        series=series,
         target=target,
         running=running,
         simulated=simulated,
@@ -93,9 +91,8 @@ def page_facts(history: History, program: Program | None) -> dict[str, Any]:
         "losses": losses,
         "fails": findings.fails_line(answers, losses),
         "next_step": findings.next_step(history, found),
-        "rows": [*findings.search_rows(history)],
+        "rows": [*findings.search_rows(history), *findings.strategy_rows(history)],
         "models": sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
-        "strategies": history.strategies(),
         "top": top_rows(history, found),
         "chart": chart(history, found),
         "each": each,
@@ -136,7 +133,7 @@ def top_rows(history: History, found: Confirmation | None) -> list[dict[str, Any
 
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
-    """("same" | "del" | "ins", text) word by word; [] where there is nothing to compare."""
+    """("span" | "del" | "ins", text) word by word; [] where there is nothing to compare."""
     import difflib
 
     a, b = WORD.findall(old), WORD.findall(new)
@@ -148,7 +145,7 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for op, i, j, k, m in matcher.get_opcodes():
         if op == "equal":
-            found.append(("same", "".join(b[k:m])))
+            found.append(("span", "".join(b[k:m])))
             continue
         found += [("del", "".join(a[i:j]))] * (j > i) + [("ins", "".join(b[k:m]))] * (m > k)
     return found
@@ -196,30 +193,17 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None
 def shown(experiments: Iterable[Experiment], each: int) -> Callable[[str], str]:
     """What makes a text fit a page that shows all of them, `each` responses an experiment."""
     lengths = [len(text) for e in experiments for text in texts(e, each)]
-    cap = PAGE_TEXT if sum(lengths) <= PAGE_TEXT else fair_cap(lengths, PAGE_TEXT)
-    return lambda text: visible(cut(text, cap))
+    cap = PAGE_TEXT if sum(lengths) <= PAGE_TEXT else PAGE_TEXT // len(lengths)
+
+    def cut(text: str) -> str:
+        missing = len(text) - cap
+        more = f" [... {missing:,} more characters in the results file]" if missing > 0 else ""
+        return visible(text[:cap]) + more
+
+    return cut
 
 
 def texts(e: Experiment, each: int) -> Iterator[str]:
-    yield from (e.thought, e.prompt, e.error or "")
+    yield from (e.thought, e.prompt, e.error or "", "" if e.trials else e.response)
     for trial in e.trials[:each]:
         yield from (trial.response, trial.reason)
-    if not e.trials:
-        yield e.response
-
-
-def fair_cap(sizes: list[int], budget: int) -> int:
-    """The largest size to which texts of `sizes` can be cut so that together they fit `budget`."""
-    left = budget
-    for at, length in enumerate(sorted(sizes)):
-        share = left // (len(sizes) - at)
-        if length > share:
-            return share
-        left -= length
-    return max(sizes, default=0)
-
-
-def cut(text: str, cap: int) -> str:
-    if len(text) <= cap:
-        return text
-    return f"{text[:cap]} [... {len(text) - cap:,} more characters in the results file]"

@@ -19,6 +19,7 @@ from autoresearch.files.program import Program, load_program
 from autoresearch.files.record import Experiment
 from autoresearch.files.results import ResultsError, load, reason, write_whole
 from autoresearch.options import environment, task_temperature
+from autoresearch.report.findings import series_name
 from autoresearch.report.page import page
 from autoresearch.report.terminal import Display
 from autoresearch.search.confirmation import outcome
@@ -29,7 +30,6 @@ from autoresearch.text import count
 
 FIRST_PAGE = 2.0  # seconds without a page: what one costs is not known yet
 PAGE_SHARE = 50  # a page's cost is at most so small a part of the time since the one before
-NAMES = ("report.html", "best-prompt.txt")
 MARK = re.compile(rb'<meta name="series" content="(\w+)"')
 
 
@@ -41,14 +41,14 @@ class Reports:
     ) -> None:
         self.display, self.options, self.program = display, options, program
         self.next_page = time.monotonic() + FIRST_PAGE
-        self.series, self.suffix = "unnamed", ""
+        self.suffix = ""  # of a series that program.md no longer asks: its files are its own
 
-    def begin(self, digest: str, experiments: Sequence[Experiment]) -> None:
-        """What an earlier series left here is named after it, before this one, whose program has
-        `digest`, writes its own."""
-        self.series = name_of(digest)
-        latest = name_of(experiments[-1].program) if experiments else self.series
-        self.display.tell(keep_apart(self.options.results, self.series, latest))
+    def begin(self, history: History, experiments: Sequence[Experiment]) -> None:
+        """What an earlier series left here is named after it, before this one writes its own."""
+        latest = experiments[-1].program if experiments else history.series
+        self.display.tell(
+            keep_apart(self.options.results, series_name(history.series), series_name(latest))
+        )
 
     def progress(self, history: History) -> None:
         """The report so far; the page seldom enough to take no more than 1/PAGE_SHARE of time."""
@@ -70,7 +70,6 @@ class Reports:
         parts = page(
             history,
             self.program,
-            series=self.series,
             target=self.options.iterations,
             running=running,
             simulated=self.display.simulated,
@@ -100,16 +99,14 @@ def keep_apart(results: Path, series: str, latest: str) -> list[str]:
 
     Whose the files are report.html tells, else the last record, of series `latest`.
     """
-    page = beside(results, NAMES[0])
-    with suppress(OSError), page.open("rb") as file:
-        if found := MARK.search(file.read(1000)):
-            latest = found[1].decode()
-    if not latest or latest == series:
-        return []
-    moved = []
-    for path in (beside(results, name) for name in NAMES):
-        with suppress(FileNotFoundError):
-            moved.append(str(path.replace(path.with_stem(f"{path.stem}-{latest}"))))
+    owner, moved = series_name(latest), []
+    with suppress(OSError), beside(results, "report.html").open("rb") as page:
+        if found := MARK.search(page.read(1000)):
+            owner = found[1].decode()
+    for path in (beside(results, name) for name in ("report.html", "best-prompt.txt")):
+        if owner != series_name(series):
+            with suppress(FileNotFoundError):
+                moved.append(str(path.replace(path.with_stem(f"{path.stem}-{owner}"))))
     return [f"of the series before: {' and '.join(moved)}, renamed"] * bool(moved)
 
 
@@ -121,19 +118,19 @@ def show_report(options: argparse.Namespace) -> int:
     experiments = load(options.results)
     if not experiments:
         raise ResultsError(f"{options.results} holds no experiments yet; python main.py begins")
-    history, program, digest = chosen(experiments, options)
-    simulated = any(MODEL in e.models.values() for e in experiments if e.program == digest)
+    history, program = chosen(experiments, options)
+    simulated = any(MODEL in e.models.values() for e in history.experiments)
     reports = Reports(Display(options, program, simulated=simulated), options, program)
-    if program is None:  # not what program.md asks: its files are its own
-        reports.series, reports.suffix = name_of(digest), f"-{name_of(digest)}"
+    if program is None:
+        reports.suffix = f"-{series_name(history.series)}"
     else:
-        reports.begin(digest, experiments)
+        reports.begin(history, experiments)
     return 0 if reports.conclude(history) else 1
 
 
 def chosen(
     experiments: Sequence[Experiment], options: argparse.Namespace
-) -> tuple[History, Program | None, str]:
+) -> tuple[History, Program | None]:
     """The series that --report names or, without a name, that of program.md as it stands.
 
     By the present criteria where program.md still asks it; else its program is None.
@@ -152,18 +149,12 @@ def chosen(
         if not options.report:
             raise
     if asked is not None and (not options.report or named == [asked.program]):
-        history, _ = open_history(experiments, program, asked.models, temperature)
-        return history, program, asked.program
+        return open_history(experiments, program, asked.models, temperature)[0], program
     if options.report and len(named) == 1:
-        records = [e for e in experiments if e.program == named[0]]
-        return History(latest_series(records)), None, named[0]
-    held = ", ".join(f"{name_of(d)} ({count(n, 'record')})" for d, n in counts.items())
+        records = latest_series([e for e in experiments if e.program == named[0]])
+        return History(records, series=named[0]), None
+    held = ", ".join(f"{series_name(d)} ({count(n, 'record')})" for d, n in counts.items())
     what = f"of series {options.report}" if options.report else f"of {options.program} as it is"
     raise ResultsError(
         f"{options.results} holds no records {what}, but {held}; --report NAME shows one"
     )
-
-
-def name_of(digest: str) -> str:
-    """How a series is called: six digits of what its program asks."""
-    return digest[:6] or "unnamed"

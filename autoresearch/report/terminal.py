@@ -211,8 +211,7 @@ class Display:
             got = f"answered “{short(a.typical, 60)}”{wanted}; baseline {a.baseline}"
             told.append((a.right, f"“{short(a.input, 80)}”: {got}", a.mean < 10 * findings.FULL))
         for c in losses if len(answers) == 1 else []:
-            plain = "" if c.baseline is None else f"; baseline {findings.percent(c.baseline)}"
-            text = f"{short(c.label, 60)}{plain}; {c.shown}"
+            text = f"{short(c.label, 60)}; baseline {findings.percent(c.baseline)}; {c.shown}"
             told.append((findings.percent(c.best), text, c.best < findings.FULL))
         if worst := [row[:2] for row in told if row[2]][:WORST]:
             self._title("what fails, the worst first")

@@ -145,10 +145,12 @@ class History:
         *,
         deterministic: bool = False,
         inherited: str | None = None,
+        series: str = "",
     ) -> None:
         self.lock = RLock()
         self.deterministic = deterministic
         self.inherited = inherited
+        self.series = series  # the digest of what is asked
         self.experiments: list[Experiment] = []
         self.leader: Standing | None = None
         self.completed = 0

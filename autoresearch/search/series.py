@@ -46,7 +46,7 @@ def open_history(
     digest, criteria = program.digest(models["task"], temperature), program.criteria_digest()
     judge = models["judge"] if needs_judge(program) else None
     deterministic = temperature == 0 and judge is None
-    history = History(deterministic=deterministic)
+    history = History(deterministic=deterministic, series=digest)
     history.searched = tuple(given.text for given in program.inputs)
     history.held_out = tuple(given.text for given in program.held_out)
     before: list[Experiment] = []

@@ -116,7 +116,7 @@ def night(experiments: int, *, confirmed: bool = True, words: int = 1, seed: int
 def measure(path: Path, history: History, experiments: int) -> tuple[float, float]:
     """Seconds and MB of peak memory that writing the page took."""
     before, began = peak(), time.perf_counter()
-    parts = page(history, None, series="made", target=experiments, running=False, simulated=True)
+    parts = page(history, None, target=experiments, running=False, simulated=True)
     write_whole(path, parts)
     return time.perf_counter() - began, peak() - before
 
