@@ -134,11 +134,12 @@ def test_a_best_that_is_not_confirmed_is_shown_without_an_interval() -> None:
 def test_the_grounds_say_what_the_intervals_hold_for() -> None:
     assert findings.grounds(evening(), found(BETTER, skipped=("x",)), None) == (
         "2 fresh answers of each prompt to each of 8 held-out inputs, no choice was made on them; "
-        "1 could not be asked; the intervals hold for others of their kind"
+        "1 could not be asked; the intervals hold for others of their kind; "
+        "the search had believed 7.50"
     )
     alone = found(BETTER, inputs=1, held_out=False, generalises=False, passes=15)
     assert findings.grounds(evening(), alone, None) == (
-        "15 fresh answers of each prompt, no choice was made on them"
+        "15 fresh answers of each prompt, no choice was made on them; the search had believed 7.50"
     )
 
 
@@ -170,7 +171,7 @@ def test_answers_stand_worst_first_with_the_baseline_beside_them() -> None:
         ("fee", "bug", "bug", "2 of 2", "1 of 2"),
     ]
     assert findings.fails_line(rows, []) == "1 of 2 inputs fail: “crash”"
-    assert findings.fails_line(rows[1:] * 2, []) == "none: all 2 inputs get full marks"
+    assert findings.fails_line(rows[1:] * 2, []) == "all 2 inputs get full marks"
 
 
 def test_graded_answers_carry_their_mean() -> None:
@@ -180,7 +181,7 @@ def test_graded_answers_carry_their_mean() -> None:
         ("sky", "6.50", "–"),
         ("sea", "10.00", "–"),
     ]
-    assert findings.fails_line(rows, []) == "none of 2 inputs; weakest: “sky”, 6.50"
+    assert findings.fails_line(rows, []) == "none of 2 inputs fails; the weakest: “sky”, 6.50"
 
 
 def test_a_task_alone_shows_what_its_criteria_miss_by_a_sentence_of_an_answer() -> None:

@@ -92,7 +92,8 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     lost = f"; {len(found.skipped)} could not be asked" * bool(found.skipped)
     whom = "others of their kind" if found.generalises else "just these inputs"
     holds = f"; the intervals hold for {whom}" * several
-    return f"{fresh}, no choice was made on them{lost}{holds}"
+    believed = f"; the search had believed {found.believed:.2f}"
+    return f"{fresh}, no choice was made on them{lost}{holds}{believed}"
 
 
 def shorter(found: Confirmation) -> str:
@@ -127,6 +128,7 @@ class Answer:
     input: str
     expected: str | None
     typical: str
+    missed: str
     mean: float
     right: str
     baseline: str
@@ -172,7 +174,7 @@ def answers(mine: list[Trial], theirs: list[Trial], program: Program | None) -> 
         mean = fmean(10 * right(t) if labelled else t.score for t in own)
         typical = min(own, key=lambda t: abs((10 * right(t) if labelled else t.score) - mean))
         base = tally([t for t in theirs if t.input == text], labelled)
-        shown = text, expected.get(text), typical.response
+        shown = text, expected.get(text), typical.response, typical.reason
         rows.append(Answer(*shown, mean, tally(own, labelled), base, mean < 5))
     return sorted(rows, key=lambda row: row.mean)
 
@@ -224,8 +226,9 @@ def fails_line(rows: list[Answer], lost: list[Loss]) -> str:
     if failing:
         return f"{len(failing)} of {len(rows)} inputs fail: {', '.join(failing[:3])}"
     if rows[0].mean >= 10 * FULL:
-        return f"none: all {len(rows)} inputs get full marks"
-    return f"none of {len(rows)} inputs; weakest: “{short(rows[0].input, 40)}”, {rows[0].right}"
+        return f"all {len(rows)} inputs get full marks"
+    weakest = f"the weakest: “{short(rows[0].input, 40)}”, {rows[0].right}"
+    return f"none of {len(rows)} inputs fails; {weakest}"
 
 
 def never_met(history: History) -> str:

@@ -207,8 +207,8 @@ class Display:
         """The worst inputs or, for a task alone, the criteria that lose points."""
         told = []
         for a in answers if len(answers) > 1 else []:
-            wanted = f", wanted “{short(a.expected, 40)}”" if a.expected is not None else ""
-            got = f"answered “{short(a.typical, 60)}”{wanted}; baseline {a.baseline}"
+            missed = f"wanted “{short(a.expected, 40)}”" if a.expected is not None else a.missed
+            got = f"answered “{short(a.typical, 60)}”, {short(missed, 80)}; baseline {a.baseline}"
             told.append((a.right, f"“{short(a.input, 80)}”: {got}", a.mean < 10 * findings.FULL))
         for c in losses if len(answers) == 1 else []:
             text = f"{short(c.label, 60)}; baseline {findings.percent(c.baseline)}; {c.shown}"
