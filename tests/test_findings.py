@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
@@ -76,7 +76,7 @@ def found(difference: Interval, **changes: Any) -> Confirmation:
         "generalises": True,
         "labels": False,
         "skipped": (),
-        "shortest": "old",
+        "shortest": None,
     }
     return Confirmation(**(facts | changes))
 

@@ -191,7 +191,7 @@ def test_taking_the_lead_is_told_and_remembered() -> None:
     assert not history.add(tried(1, "worse", 3))
     assert history.add(tried(2, "better", 9, 9, 8, 9, strategy="combine"))
     assert not history.add(tried(3, "better", 9))
-    assert [number for number, _ in history.best_line] == [0, 2]
+    assert [place for place, _ in history.best_line] == [1, 2, 3, 4]
     assert {line.name: line.leads for line in history.strategies()} == {"explore": 0, "combine": 1}
 
 

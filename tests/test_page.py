@@ -235,16 +235,18 @@ def test_a_row_unfolds(opened: Any) -> None:
 
 @needs_browser
 def test_the_worst_answers_stand_first(browser: Any, tmp_path: Path) -> None:
-    write(tmp_path / "report.html", labelled())
+    given = tuple(Input(text, "right") for text in ("sky", "sea", "sun"))
+    program = Program("g", "t", given, (), (), "", "", "program.md")
+    write(tmp_path / "report.html", labelled(), program)
     open_page(browser, tmp_path / "report.html")
     answers = [
         [cell.text for cell in row.find_elements("tag name", "td")]
         for row in browser.find_elements("css selector", "#answers tr")[1:]
     ]
     assert answers == [
-        ["sky", "–", "wrong about the sky", "0 of 4", "0 of 4"],
-        ["sea", "–", "right about the sea", "3 of 4", "0 of 4"],
-        ["sun", "–", "right about the sun", "4 of 4", "0 of 4"],
+        ["sky", "right", "wrong about the sky", "0 of 4", "0 of 4"],
+        ["sea", "right", "right about the sea", "3 of 4", "0 of 4"],
+        ["sun", "right", "right about the sun", "4 of 4", "0 of 4"],
     ]
     assert "1 of 3 inputs fail: “sky”" in browser.find_element("id", "fails").text
 

@@ -100,9 +100,9 @@ def test_the_last_report_ends_in_the_verdict(capsys: pytest.CaptureFixture[str])
     assert re.search(r"\n  strategies refine +2 experiments   mean  6\.50   led", report)
     assert re.search(r"what fails.*\n  80 %       words: 1-9; baseline 45 %", report)
     assert lines[0].startswith("The best prompt scores 7.97, the baseline 4.47: 3.50 better (95 %")
-    assert [line.split()[0] for line in lines[1:6]] == ["rests", "prompt", "fails", "next", "files"]
-    assert lines[5] == "  files      best-prompt.txt, report.html"
-    assert lines[6:8] == ["---", "simulated: yes"]
+    labels = [line[2:13].strip() for line in lines if line.startswith("  ")]
+    assert [*filter(None, labels)] == ["rests on", "prompt", "fails", "next", "files"]
+    assert "\n  files      best-prompt.txt, report.html\n---\nsimulated: yes\n" in verdict
 
 
 def test_without_a_confirmation_the_last_report_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,15 +115,15 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sentences = [
-        ("Be brief.", Interval(1.2, 0.8, 1.6, 8)),
-        ("Be kind.", Interval(0.1, -0.4, 0.6, 8)),
+        ("Be brief.", Interval(1.2, 0.8, 1.6, 8), "matters"),
+        ("Be kind.", Interval(0.1, -0.4, 0.6, 8), "cannot be told"),
     ]
     loss = Interval(0.05, -0.3, 0.4, 15)
     shown_by(target=9).ablation(Ablation(sentences, "Be brief.", loss))
     assert capsys.readouterr().out == textwrap.dedent("""
         == what each sentence is worth, with its 95 % interval ==
-          +1.20      0.80 to 1.60     Be brief.
-          +0.10      -0.40 to 0.60    Be kind.
+          +1.20      0.80 to 1.60     matters         Be brief.
+          +0.10      -0.40 to 0.60    cannot be told  Be kind.
           shortened  loses +0.05 (95 % interval -0.30 to 0.40)
                      Be brief.
 

@@ -17,6 +17,7 @@ from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.confirmation import Confirmation, fresh_trials, outcome, underway
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
+from autoresearch.search.race import saturated
 from autoresearch.text import count, money, normalise, short, visible
 
 Row = tuple[str, str]  # label, text
@@ -98,10 +99,11 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
 
 def shorter(found: Confirmation) -> str:
     """What the shorter prompt costs; "" where none is offered."""
-    if len(found.shortest) >= len(found.best):
+    if found.shortest is None:
         return ""
-    saved = f"{len(found.shortest):,} characters instead of {len(found.best):,}"
-    return f"{saved}, not measurably worse"
+    saved = f"{len(found.shortest.prompt):,} characters instead of {len(found.best):,}"
+    loss = found.shortest.loss
+    return f"{saved}, scores {found.shortest.score.mean:.2f} ({loss.mean:+.2f}, {interval(loss)})"
 
 
 def goal_line(program: Program | None, history: History) -> str:
@@ -252,7 +254,7 @@ def next_step(history: History, found: Confirmation | None) -> str:
         return f"no answer ever met “{short(label, 60)}”: {cause}"
     if found is None:
         return "python main.py goes on and confirms the best on fresh samples"
-    if history.saturated:
+    if saturated(history):
         passed = short(", ".join(history.passed_by_all()), 60)
         easy = f" (everything passes {passed})" * bool(passed)
         return f"the best cannot be told from 10{easy}: harder criteria would find more"

@@ -131,16 +131,9 @@ class Display:
                 self._block(experiment, leads.estimate if leads else None)
             self._advance(experiment, history)
 
-    def report(
-        self,
-        history: History,
-        *,
-        final: bool = False,
-        underway: str = "",
-        files: Sequence[str] = (),
-    ) -> None:
-        """The report so far or, when `final`, the last one: it ends in the verdict and, piped, in
-        the figures for grep. `underway` says how far a confirmation is that is not complete."""
+    def report(self, history: History, *, final: bool = False, files: Sequence[str] = ()) -> None:
+        """The report so far or, when `final`, the last one: it ends in the verdict, which names the
+        `files` that were written, and, piped, in the figures for grep."""
         done = f"{history.completed:,} of {count(self.target, 'experiment')}"
         with self.lock:
             self._title(f"report, {done}" if final else f"after {done}")
@@ -166,9 +159,9 @@ class Display:
             return
         with self.lock:
             self._title("what each sentence is worth, with its 95 % interval")
-            for sentence, worth in result.sentences:
+            for sentence, worth, verdict in result.sentences:
                 known = f"{worth.low:.2f} to {worth.high:.2f}"
-                self._field(f"{worth.mean:+.2f}", f"{known:<17}{sentence}")
+                self._field(f"{worth.mean:+.2f}", f"{known:<17}{verdict:<16}{sentence}")
             if result.loss is None:
                 self._field("shortened", "nothing: no sentence can go without a measurable loss")
             else:

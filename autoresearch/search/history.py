@@ -237,12 +237,13 @@ class History:
         ranked = self.top(CONTENDERS)
         tied = [s for s in ranked if s.estimate >= ranked[0].estimate - self.tie]
         before, self.leader = self.leader, min(tied, key=lambda s: len(s.prompt))
+        if not self.best_line or self.best_line[-1][1] != self.leader.estimate:
+            self.best_line.append((len(self.experiments), self.leader.estimate))
         unchanged = before and normalise(before.prompt) == normalise(self.leader.prompt)
         if unchanged or normalise(self.leader.prompt) != normalise(experiment.prompt):
             return False
         if experiment.kind in ("baseline", "proposal"):
             self.since_lead = 0
-            self.best_line.append((experiment.iteration or 0, self.leader.estimate))
             self._leads[experiment.strategy] += 1
         return True
 
