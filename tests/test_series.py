@@ -251,7 +251,7 @@ def test_records_that_cannot_be_scored_again_are_left_out() -> None:
 def test_a_pattern_that_runs_out_of_time_on_a_stored_response_does_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("autoresearch.criteria.phrases.MATCH_SECONDS", 0.01)
+    monkeypatch.setattr("autoresearch.criteria.structure.MATCH_SECONDS", 0.01)
     records = [ran(program(), 1, "p", "a" * 40 + "!"), ran(program(), 2, "q", "apple")]
     hostile = program(Criterion("matches", r"/^(a|a|aa)+\d$/"))
     history, _ = open_history(records, hostile, MODELS, 0.7)
