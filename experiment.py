@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autoresearch.api.exchange import APIError, FatalAPIError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Response
 from autoresearch.night import AT_ONCE, side_by_side
+from autoresearch.text import short
 from client import Client, Usage
 
 
@@ -19,16 +21,27 @@ def run_experiment(
     client: Client,
     program: Program,
     prompt: str,
-    passes: int = 1,
+    inputs: Sequence[Input] = (),
     spent: Usage | None = None,
     *,
-    inputs: Sequence[Input] | None = None,
     at_once: int = AT_ONCE,
 ) -> list[Response]:
-    """`passes` responses to each input, pass after pass in the inputs' order; all, or an error."""
+    """A response to each of the inputs, in their order, by default one pass over the search's.
+
+    All, or what the client raises: an APIError that spoils this experiment names the input.
+    """
 
     def respond(given: Input) -> Response:
-        reply = client.generate_response(prompt, program.question(given), role="task", spent=spent)
+        question = program.question(given)
+        try:
+            reply = client.generate_response(prompt, question, role="task", spent=spent)
+        except FatalAPIError:
+            raise
+        except APIError as error:
+            if not given.text:
+                raise
+            kind = "held-out input" if given in program.held_out else "input"
+            raise APIError(f'{error} ({kind} "{short(given.text)}")') from error
         return Response(given, reply.text, reply.finish_reason)
 
-    return side_by_side(respond, list(inputs or program.inputs) * passes, at_once)
+    return side_by_side(respond, inputs or program.inputs, at_once)

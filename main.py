@@ -33,7 +33,7 @@ try:
     from autoresearch.search.confirmation import Step
     from autoresearch.search.history import History
     from autoresearch.search.proposal import ProposalError
-    from autoresearch.search.race import is_complete, passes_due, phases, unconfirmed
+    from autoresearch.search.race import inputs_due, is_complete, phases, unconfirmed
     from autoresearch.search.series import open_history
     from autoresearch.simulator import MODEL
     from client import Client, Usage
@@ -161,18 +161,14 @@ def carry_out(run: Run, step: Step) -> Experiment:
     """
     client, program, history = run.client, run.program, run.history
     experiment = Experiment(step.iteration, step.kind, step.stage, prompt=step.prompt)
-    given = program.held_out if step.held_out else program.inputs
-    inputs = [each for each in given if step.inputs is None or each.text in step.inputs]
     spent, started, trials = Usage(), time.monotonic(), list[Trial]()
     try:
         if step.kind == "proposal":
             proposal = propose_experiment(client, program, history, step.iteration, spent)
             experiment = experiment.with_(**vars(proposal))
-        while passes := passes_due(history, step, experiment):
+        while inputs := inputs_due(history, program, step, experiment):
             prompt, mark = experiment.prompt, partial(score, client, program, spent=spent)
-            responses = run_experiment(
-                client, program, prompt, passes, spent, inputs=inputs, at_once=run.at_once
-            )
+            responses = run_experiment(client, program, prompt, inputs, spent, at_once=run.at_once)
             trials += side_by_side(mark, responses, run.at_once if needs_judge(program) else 1)
             experiment = experiment.scored(trials)
     except FatalAPIError:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autoresearch.api.answer import Completion
-from autoresearch.api.exchange import APIError
+from autoresearch.api.exchange import APIError, FatalAPIError
 from autoresearch.criteria.kind import ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
@@ -90,7 +90,7 @@ def test_a_panel_comes_pass_after_pass_in_the_order_of_the_inputs() -> None:
         return user
 
     spent = Usage()
-    responses = run_experiment(Model(slower_first), program(), "p", 3, spent)
+    responses = run_experiment(Model(slower_first), program(), "p", program().inputs * 3, spent)
     assert [response.given.text for response in responses] == ["one", "two"] * 3
     assert [response.text for response in responses] == ["Answer one.", "Answer two."] * 3
     assert spent.calls == 6
@@ -98,7 +98,7 @@ def test_a_panel_comes_pass_after_pass_in_the_order_of_the_inputs() -> None:
 
 def test_other_inputs_stand_in_where_they_are_given() -> None:
     wanted = program(held_out="three four")
-    responses = run_experiment(Model(), wanted, "p", 2, inputs=wanted.held_out)
+    responses = run_experiment(Model(), wanted, "p", wanted.held_out * 2)
     assert [response.given.text for response in responses] == ["three", "four"] * 2
 
 
@@ -111,7 +111,7 @@ def test_calls_run_side_by_side_and_no_more_than_allowed(at_once: int) -> None:
         return user
 
     model = Model(meet)
-    assert len(run_experiment(model, program(), "p", 4, at_once=at_once)) == 8
+    assert len(run_experiment(model, program(), "p", program().inputs * 4, at_once=at_once)) == 8
     assert model.most == at_once
 
 
@@ -121,7 +121,7 @@ def test_one_failed_call_fails_the_panel_and_spares_the_rest() -> None:
 
     model = Model(refuse)
     with pytest.raises(APIError, match="400"):
-        run_experiment(model, program(), "p", 50, at_once=2)
+        run_experiment(model, program(), "p", program().inputs * 50, at_once=2)
     assert len(model.asked) < 10
 
 
@@ -135,8 +135,32 @@ def test_after_a_failure_no_call_begins_while_an_earlier_one_still_waits() -> No
 
     model = Model(answer)
     with pytest.raises(APIError, match="400"):
-        run_experiment(model, program(), "p", 20, at_once=2)
+        run_experiment(model, program(), "p", program().inputs * 20, at_once=2)
     assert len(model.asked) <= 5
+
+
+def test_an_error_names_its_input_and_says_when_it_is_held_out() -> None:
+    def refuse(system: str, user: str) -> str:
+        if "bad" in user or "three" in user:
+            raise APIError("400 Bad Request: content_filter")
+        return user
+
+    asked = program(inputs="one bad", held_out="three")
+    with pytest.raises(APIError, match=r'^400 Bad Request: content_filter \(input "bad"\)$'):
+        run_experiment(Model(refuse), asked, "p")
+    with pytest.raises(APIError, match=r'\(held-out input "three"\)$'):
+        run_experiment(Model(refuse), asked, "p", asked.held_out)
+    without = replace(asked, task="bad", inputs=(Input(""),))
+    with pytest.raises(APIError, match="content_filter$"):
+        run_experiment(Model(refuse), without, "p")
+
+
+def test_what_spoils_all_is_raised_as_it_is() -> None:
+    def refuse(system: str, user: str) -> str:
+        raise FatalAPIError("401 Unauthorized")
+
+    with pytest.raises(FatalAPIError, match="^401 Unauthorized$"):
+        run_experiment(Model(refuse), program(), "p")
 
 
 # ---- scores
@@ -170,7 +194,7 @@ def test_judges_are_asked_side_by_side() -> None:
         return '{"reason": "fine", "score": 7}'
 
     judge = Model(verdict)
-    responses = run_experiment(Model(), program(), "p", 2)
+    responses = run_experiment(Model(), program(), "p", program().inputs * 2)
     trials = score_responses(judge, program(JUDGE), responses, at_once=2)
     assert [trial.score for trial in trials] == [7.0] * 4
     assert {role for _, _, role in judge.asked} == {"judge"}

@@ -22,10 +22,11 @@ from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.history import (
     EDITS,
     NEAR,
-    SPREAD_FLOOR,
     History,
+    in_blocks,
 )
 from autoresearch.search.intervals import welch
+from autoresearch.search.posterior import SPREAD_FLOOR
 from autoresearch.text import normalise
 
 
@@ -369,3 +370,113 @@ def test_the_gain_of_seeing_the_history_rests_on_first_passes() -> None:
     assert history.history_gain() is None
     history.add(tried(5, "e", 5, strategy="fresh"))
     assert history.history_gain() == welch([6, 7], [4, 5])
+
+
+# ---- blocks of many inputs
+
+ROWS = [f"row {n}" for n in range(40)]
+EASE = {row: 1.5 * (at - 2) for at, block in enumerate(in_blocks(ROWS)) for row in block}
+
+
+def met(history: History, number: int, prompt: str, worth: float, blocks: slice) -> Experiment:
+    """A record of these blocks, each input as many points over the prompt's worth as it is easy."""
+    texts = [text for block in history.blocks[blocks] for text in block]
+    trials = tuple(Trial(text, "said", worth + EASE[text], {}, "") for text in texts)
+    return Experiment(number, prompt=prompt).scored(trials)
+
+
+def test_up_to_24_inputs_are_one_block_in_the_order_of_the_program() -> None:
+    assert in_blocks(ROWS[:24]) == (tuple(ROWS[:24]),)
+    assert in_blocks([""]) == (("",),)
+
+
+@given(st.integers(25, 400))
+@settings(max_examples=40)
+def test_many_inputs_are_cut_into_blocks_of_about_eight(size: int) -> None:
+    rows = [f"row {n}" for n in range(size)]
+    blocks = in_blocks(rows)
+    assert sorted(text for block in blocks for text in block) == sorted(rows)
+    assert {len(block) for block in blocks[:-1]} == {8}
+    assert 4 <= len(blocks[-1]) <= 12
+    assert in_blocks(rows[::-1]) == blocks
+
+
+def test_rows_that_come_or_go_leave_the_others_in_their_order() -> None:
+    order = [text for block in in_blocks(ROWS) for text in block]
+    fewer = [text for block in in_blocks(ROWS[:-3]) for text in block]
+    assert [text for text in order if text in fewer] == fewer
+    assert order != ROWS
+
+
+def test_prompts_that_met_different_blocks_are_compared_without_the_difficulty() -> None:
+    history = History(inputs=ROWS)
+    worth = {f"prompt {n}": float(4 + n % 4) for n in range(30)}
+    for number, (prompt, points) in enumerate(worth.items(), 1):
+        history.add(met(history, number, prompt, points, slice(0, 1 + number % 5)))
+    estimates = {prompt: history.standing(prompt).estimate for prompt in worth}
+    for prompt, points in worth.items():
+        assert estimates[prompt] == pytest.approx(points, abs=0.5)
+    assert history.leader is not None and worth[history.leader.prompt] == 7
+    raw = {prompt: fmean(t.score for t in history.trials(prompt)) for prompt in worth}
+    assert max(abs(raw[p] - worth[p]) for p in worth) > 1
+
+
+def test_the_noise_between_blocks_holds_no_difficulty() -> None:
+    history = History(inputs=ROWS)
+    for number in range(1, 40):
+        history.add(met(history, number, f"prompt {number}", 4 + number % 4, slice(0, 5)))
+    assert history.noise is not None and history.noise < 0.2
+
+
+def test_a_block_more_counts_as_a_sample_more() -> None:
+    history = History(inputs=ROWS)
+    history.add(met(history, 1, "p", 5, slice(0, 3)))
+    history.add(met(history, 2, "p", 5, slice(3, 4)))
+    assert history.standing("p").samples == 4
+    assert history.met("p") == Counter(history.blocks[:4])
+
+
+def test_rows_added_go_on_and_trials_of_rows_removed_are_left_out() -> None:
+    history = History(inputs=ROWS)
+    records = [met(history, n, f"p{n}", n, slice(0, n)) for n in range(1, 6)]
+    more = History(records, inputs=[*ROWS, "another row", "and another"])
+    assert more.completed == 5
+    assert [s.prompt for s in more.top(2)] == ["p5", "p4"]
+    gone = history.blocks[0][0]
+    fewer = History(records, inputs=[row for row in ROWS if row != gone])
+    assert len(fewer.trials("p1")) == 7 and gone not in {t.input for t in fewer.trials("p2")}
+    assert fewer.met("p5") == Counter(fewer.blocks)
+    alone = History([met(history, 1, "p", 5, slice(0, 1))], inputs=list(history.blocks[1]))
+    assert (alone.leader, alone.completed, alone.next_number()) == (None, 1, 2)
+
+
+def test_passes_over_fewer_inputs_count_beside_those_over_all() -> None:
+    few = [tried(n, f"p{n}", 5, inputs=ROWS[:3]) for n in range(1, 9)]
+    all_of_them = [tried(n, f"p{n}", 5, inputs=ROWS[:4]) for n in range(9, 12)]
+    history = History(
+        [*few, *all_of_them, tried(12, "better", 8, 8, inputs=ROWS[:3])], inputs=ROWS[:4]
+    )
+    assert history.leader is not None and history.leader.prompt == "better"
+    assert history.standing("p1").samples == 1
+
+
+def test_an_input_that_spoilt_two_experiments_and_never_answered_is_left_out() -> None:
+    history = History(inputs=ROWS[:3])
+    for number, name in enumerate((ROWS[1], ROWS[2], ROWS[1]), 1):
+        history.add(Experiment(number, error=f'400 Bad Request (input "{name}")'))
+    assert history.blocks == ((ROWS[0], ROWS[2]),)
+    assert history.refused(ROWS[1]) and not history.refused(ROWS[2])
+    answered = History([tried(1, "p", 5, inputs=ROWS[:3])], inputs=ROWS[:3])
+    for number in range(2, 9):
+        answered.add(Experiment(number, error=f'400 Bad Request (input "{ROWS[1]}")'))
+    assert answered.blocks == (tuple(ROWS[:3]),)
+
+
+def test_the_line_of_the_leaders_estimate_falls_when_later_samples_take_it_down() -> None:
+    history = History([NOISY, tried(1, "lucky", 9), Experiment(2, error="time-out")])
+    history.add(tried(3, "lucky", 4, 4, 4))
+    ends = [ended for ended, _ in history.best_line]
+    estimates = [estimate for _, estimate in history.best_line]
+    assert ends == [1, 2, 4]
+    assert estimates[2] < estimates[1]
+    assert history.leader is not None and estimates[2] == history.leader.estimate

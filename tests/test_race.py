@@ -6,35 +6,47 @@ pytest tests/test_race.py
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch.files.record import Experiment
+from autoresearch.files.inputs import Input
+from autoresearch.files.record import Experiment, Trial
 from autoresearch.files.results import Results, load
 from autoresearch.search.confirmation import next_steps
 from autoresearch.search.history import History
 from autoresearch.search.race import (
+    BLOCKS,
     CYCLE,
     PASSES,
     PLATEAU,
     PLATEAU_CYCLE,
-    passes_earned,
+    earned,
+    next_baseline,
     saturated,
     strategy,
 )
+from tests.test_experiment import program
 from tests.test_history import NOISY, baseline, tried
 
 # ---- racing
 
 
+def due(history: History, prompt: str, scores: Sequence[float]) -> int:
+    """How many passes come next after these, each over one input."""
+    record = tried(9, prompt, *scores) if scores else Experiment(9, prompt=prompt)
+    return len(earned(history, record))
+
+
 def raced(history: History, prompt: str, scores: Sequence[float]) -> list[int]:
     """The passes that a prompt is given, step by step, when its scores come out as given."""
     steps, taken = [], 0
-    while passes := passes_earned(history, prompt, scores[:taken]):
+    while passes := due(history, prompt, scores[:taken]):
         steps.append(passes)
         taken += passes
     return steps
@@ -145,7 +157,7 @@ def night(seed: int, iterations: int) -> list[Experiment]:
         worth = draw.randrange(40)
         prompt = f"prompt {worth} {'and more' * (worth % 5)}"
         scores: list[float] = []
-        while passes := passes_earned(history, prompt, scores):
+        while passes := due(history, prompt, scores):
             scores += [min(10, max(0, draw.gauss(worth / 4, 1))) for _ in range(passes)]
         history.add(tried(number, prompt, *scores, strategy=strategy(history, number)))
     while steps := next_steps(history, iterations):
@@ -165,8 +177,8 @@ def choices(history: History) -> object:
         history.top(8),
         [strategy(history, number + ahead) for ahead in range(8)],
         number,
-        [passes_earned(history, "new", [score]) for score in range(11)],
-        [passes_earned(history, s.prompt, [5.0]) for s in history.top(8)],
+        [due(history, "new", [score]) for score in range(11)],
+        [due(history, s.prompt, [5.0]) for s in history.top(8)],
         next_steps(history, history.completed) if history.leader else None,
         saturated(history),
     )
@@ -186,3 +198,63 @@ def test_after_any_record_a_resumed_run_chooses_what_an_unbroken_one_did(
         assert choices(unbroken) == choices(History(stored[:count]))
     assert unbroken.completed == 40
     assert next_steps(unbroken, 40) == []
+
+
+# ---- blocks of many inputs
+
+ROWS = [f"row {n}" for n in range(300)]
+
+
+def answered(experiment: Experiment, texts: Sequence[str], score: float) -> Experiment:
+    trials = (Trial(text, "said", score, {}, "") for text in texts)
+    return experiment.scored([*experiment.trials, *trials])
+
+
+def searched(*scores: float, deterministic: bool = False) -> History:
+    """A baseline over eight blocks, with these scores by turns, and a leader."""
+    history = History(inputs=ROWS, deterministic=deterministic)
+    for number, prompt in enumerate(("base", "leader")):
+        record = Experiment(number, "proposal" if number else "baseline", prompt=prompt)
+        for at, block in enumerate(history.blocks[:BLOCKS]):
+            record = answered(record, block, scores[at % len(scores)] + number)
+        history.add(record)
+    return history
+
+
+def blocks_met(history: History, prompt: str, score: float) -> list[int]:
+    """How many blocks a prompt is asked at each step, when every answer scores the same."""
+    steps, record = [], Experiment(9, prompt=prompt)
+    while due_now := earned(history, record):
+        steps.append(sum(block[0] in due_now for block in history.blocks))
+        record = answered(record, due_now, score)
+    history.add(record)
+    return steps
+
+
+def test_every_prompt_gets_the_first_block_and_a_weak_one_no_more() -> None:
+    history = searched(4, 5, 6)
+    assert earned(history, Experiment(9, prompt="new")) == [*history.blocks[0]]
+    assert blocks_met(history, "weak", 1) == [1]
+
+
+def test_a_contender_earns_block_after_block_and_then_passes() -> None:
+    history = searched(4, 5, 6)
+    assert blocks_met(history, "as good as any", 9) == [1] * 8 + [8, 8]
+    assert history.met("as good as any") == Counter([*history.blocks[:8]] * PASSES)
+
+
+def test_without_noise_a_contender_meets_each_block_once() -> None:
+    assert blocks_met(searched(4, 5, 6, deterministic=True), "good", 9) == [1] * 8
+
+
+def test_a_repeat_meets_the_next_block_not_the_first_again() -> None:
+    history = searched(4, 5, 6)
+    assert blocks_met(history, "weak", 1) == [1]
+    assert earned(history, Experiment(10, prompt="weak")) == [*history.blocks[1]]
+
+
+def test_the_baseline_is_measured_on_all_blocks_that_a_prompt_can_earn() -> None:
+    history, asked = History(inputs=ROWS), replace(program(), inputs=tuple(map(Input, ROWS)))
+    step = next_baseline(history, asked, ())
+    assert step is not None and step.passes == 1
+    assert step.inputs == tuple(text for block in history.blocks[:8] for text in block)

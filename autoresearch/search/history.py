@@ -1,8 +1,9 @@
 """The experiments in memory: how each prompt stands, who leads, how large the noise is.
 
 A score is one draw from a prompt's distribution, so the highest score flatters whoever had luck.
-Each distinct prompt pools the passes of all its records here and is shrunk toward the mean of all
-prompts, as far as the noise demands: all of it a pure function of what was added, in that order.
+Each distinct prompt pools the samples of all its records here and is shrunk toward the mean of all
+prompts, as far as the noise demands. A sample is a pass over the inputs or, where there are many,
+a block of them. All is a pure function of what was added, in that order.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from hashlib import sha256
 from statistics import fmean
 from threading import RLock
 
@@ -21,21 +22,25 @@ from rapidfuzz import fuzz, process
 
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.intervals import Interval, welch
-from autoresearch.text import normalise
+from autoresearch.search.posterior import Block, Estimate, Posterior, Sample
+from autoresearch.text import normalise, short
 
+WHOLE = 24  # inputs up to which a pass is all of them; beyond
+BLOCK = 8  # it is a block of so many
 NEAR = 97.0  # rapidfuzz ratio, 0-100, from which two prompts are near repeats,
 EDITS = 60  # unless so many letters were added or taken out: a sentence is no slip of the pen
 NUMBER = re.compile(r"\d+")
-SPREAD_FLOOR = 0.25  # points: prompts are never taken to be all alike
 TIE = 0.1  # of the noise: a difference that the search does not tell from none
 CONTENDERS = 8  # prompts that enter the confirmation
 RECENT = 25  # proposals over which a criterion counts as passed by everything
+REFUSED = 2  # failures that name an input which was never answered: it is left out from then on
+ON_INPUT = re.compile(r'input "(.*)"\)\Z')  # how an error names it
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where one prompt stands: `samples` passes with their `mean`; `estimate` and `deviation` are
-    the posterior's, in points."""
+    """Where one prompt stands: `samples` (passes, or blocks) with their `mean` less difficulty;
+    `estimate` and `deviation` are the posterior's, in points."""
 
     prompt: str
     iteration: int | None
@@ -53,23 +58,11 @@ class StrategyLine:
     leads: int
 
 
-@dataclass(slots=True)
-class _Tally:
-    """The pooled passes of a distinct prompt: count, mean, sum of squared deviations (Welford)."""
-
-    prompt: str
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    text: str
     iteration: int | None
     records: list[Experiment] = field(default_factory=list)
-    n: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def take(self, values: Iterable[float]) -> None:
-        for value in values:
-            self.n += 1
-            delta = value - self.mean
-            self.mean += delta / self.n
-            self.squares += delta * (value - self.mean)
 
 
 def _letters(text: str) -> int:
@@ -84,58 +77,26 @@ def _letters(text: str) -> int:
     return bits
 
 
-class _Variances:
-    """The one-way random-effects model over prompts, kept up to date by sums.
+def in_blocks(inputs: Sequence[str]) -> tuple[Block, ...]:
+    """The inputs of the search as every prompt meets them: all at once, or in blocks of about 8.
 
-    Score of pass j of prompt i = mu + a_i + e_ij, a_i ~ N(0, between), e_ij ~ N(0, within).
-    `within` is the pooled variance of prompts with several passes, `between` the method-of-moments
-    (ANOVA) estimate for unequal group sizes, `mean` the weighted mean of all prompts. Source:
-    Searle, Casella, McCulloch, Variance Components (1992), 3.6; shrinkage as in Efron, Morris, Data
-    analysis using Stein's estimator, JASA 70 (1975).
+    The order is that of a hash, so that rows which come or go leave the others in their places.
     """
-
-    def __init__(self) -> None:
-        self.within = 0.0
-        self.between = SPREAD_FLOOR**2
-        self.mean = 0.0
-        self.freedom = 0
-        self._squares = self._passes = self._sum = self._sum_squares = self._sizes_squared = 0.0
-        self._by_size: dict[int, list[float]] = {}  # passes -> [prompts, sum of their means]
-
-    def count(self, tally: _Tally, sign: int) -> None:
-        """Take a prompt's sums in (sign 1) or out (-1)."""
-        if not tally.n:
-            return
-        self._squares += sign * tally.squares
-        self.freedom += sign * (tally.n - 1)
-        self._passes += sign * tally.n
-        self._sum += sign * tally.n * tally.mean
-        self._sum_squares += sign * tally.n * tally.mean**2
-        self._sizes_squared += sign * tally.n**2
-        group = self._by_size.setdefault(tally.n, [0.0, 0.0])
-        group[0] += sign
-        group[1] += sign * tally.mean
-
-    def estimate(self) -> None:
-        prompts = sum(group[0] for group in self._by_size.values())
-        self.within = max(self._squares, 0.0) / self.freedom if self.freedom else 0.0
-        if prompts > 1:
-            spread = (self._sum_squares - self._sum**2 / self._passes) / (prompts - 1)
-            size = (self._passes - self._sizes_squared / self._passes) / (prompts - 1)
-            self.between = max((spread - self.within) / size, SPREAD_FLOOR**2)
-        weights = {n: 1 / (self.between + self.within / n) for n in self._by_size}
-        total = sum(weights[n] * group[0] for n, group in self._by_size.items())
-        self.mean = sum(weights[n] * group[1] for n, group in self._by_size.items()) / total
-
-    def posterior(self, n: int, mean: float) -> tuple[float, float]:
-        """Mean and deviation of a prompt's true score after n passes with this mean."""
-        weight = self.between / (self.between + self.within / n)
-        return self.mean + weight * (mean - self.mean), math.sqrt(weight * self.within / n)
+    if len(inputs) <= WHOLE:
+        return (tuple(inputs),)
+    order = sorted(inputs, key=lambda text: sha256(text.encode("utf-8", "replace")).digest())
+    last = BLOCK * (round(len(order) / BLOCK) - 1)  # takes what is left over
+    starts = range(0, last, BLOCK)
+    return (*(tuple(order[at : at + BLOCK]) for at in starts), tuple(order[last:]))
 
 
 class History:
     """The experiments of one series; `add` is the only way in.
 
+    `inputs`: the texts of the search's inputs; without them those that its records met. Trials of
+    others are left out. `blocks` are these inputs, in order, less any that is always refused.
+    `best_line`: after so many records the leader was taken to score so much, as believed then: it
+    falls where later samples take the leader down.
     Hold `lock` to read several things that belong together while another thread adds.
     """
 
@@ -143,6 +104,7 @@ class History:
         self,
         experiments: Iterable[Experiment] = (),
         *,
+        inputs: Sequence[str] = (),
         deterministic: bool = False,
         inherited: str | None = None,
         series: str = "",
@@ -157,34 +119,41 @@ class History:
         self.repeats = 0
         self.since_lead = 0
         self.failures: Counter[str] = Counter()
-        self.best_line: list[tuple[int, float]] = []  # iteration and estimate as it took the lead
+        self.best_line: list[tuple[int, float]] = []  # records so far, the leader's estimate then
         # By target, as they were before its confirmation: the best prompts, and the noise.
         self.contenders: dict[int, list[Standing]] = {}
         self.noise_before: dict[int, float] = {}
         self.measured: list[Experiment] = []  # scored confirmations and ablations
-        self._baseline: _Tally | None = None
-        self.inputs: set[str] = set()  # of the search
-        # Where program.md is known: its inputs and held-out inputs.
-        self.searched: tuple[str, ...] | None = None
-        self.held_out: tuple[str, ...] | None = None
+        self._baseline: str | None = None
+        self.held_out: tuple[str, ...] | None = None  # where program.md is known
         self._numbers: set[int] = set()
         self._lowest = 1
         self._leads: Counter[str] = Counter()
         self._proposals: list[Experiment] = []
-        self._tallies: dict[str, _Tally] = {}
-        self._ranks: dict[int, list[tuple[float, int, str]]] = defaultdict(list)
+        self._prompts: dict[str, _Prompt] = {}
         self._lengths: list[tuple[int, str, str, int]] = []
-        self._variances = _Variances()
+        self._refusals: Counter[str] = Counter()
+        self._answered: set[str] = set()
+        self._posterior = Posterior()
+        experiments = list(experiments)
+        self._arrange(inputs or _searched(experiments))
         for experiment in experiments:
             self.add(experiment)
+
+    def _arrange(self, inputs: Sequence[str]) -> None:
+        self.searched = tuple(inputs)
+        self.inputs = set(inputs)
+        self.blocks = in_blocks([text for text in inputs if not self.refused(text)] or inputs)
+        self._block = {text: block for block in self.blocks for text in block}
 
     def add(self, experiment: Experiment) -> bool:
         """Take in an ended experiment; true when its prompt took the lead by it."""
         with self.lock:
             self.experiments.append(experiment)
             if experiment.score is None:
-                self.failures[(experiment.error or "unknown").split(":")[0][:60]] += 1
+                self._count_failure(experiment.error or "unknown")
                 return False
+            self._answered.update(trial.input for trial in experiment.trials)
             if experiment.kind == "proposal":
                 self._count_proposal(experiment)
             if experiment.kind in ("confirmation", "ablation"):
@@ -192,45 +161,65 @@ class History:
             if experiment.kind == "confirmation" and experiment.iteration is not None:
                 self.contenders.setdefault(experiment.iteration, self.top(CONTENDERS))
                 self.noise_before.setdefault(experiment.iteration, self.noise or 0.0)
-            if experiment.kind == "ablation" or not self._on_search_inputs(experiment):
+            if experiment.kind == "ablation" or not self._pool(experiment):
                 return False
-            self._pool(experiment)
             return self._crown(experiment)
+
+    def _count_failure(self, error: str) -> None:
+        self.failures[error.split(":")[0][:60]] += 1
+        if named := ON_INPUT.search(error):
+            self._refusals[named[1]] += 1
+            self._arrange(self.searched)
+
+    def refused(self, text: str) -> bool:
+        """Whether an input spoilt several experiments and was never answered."""
+        return self._refusals[short(text)] >= REFUSED and text not in self._answered
 
     def _count_proposal(self, experiment: Experiment) -> None:
         self.completed += 1
         self.since_lead += 1
-        self.repeats += normalise(experiment.prompt) in self._tallies
+        self.repeats += normalise(experiment.prompt) in self._prompts
         self._proposals.append(experiment)
         if experiment.iteration is not None:
             self._numbers.add(experiment.iteration)
         while self._lowest in self._numbers:
             self._lowest += 1
 
-    def _on_search_inputs(self, experiment: Experiment) -> bool:
-        inputs = {trial.input for trial in experiment.trials}
+    def samples(self, experiment: Experiment) -> list[Sample]:
+        """Its passes or blocks, of the inputs of the search alone."""
+        if not experiment.trials:
+            return [] if experiment.score is None else [((), [experiment.score])]
         if not self.inputs:
-            self.inputs = inputs
-        return inputs == self.inputs
+            self._arrange(_searched([experiment]))
+        trials = [trial for trial in experiment.trials if trial.input in self._block]
+        parts = self._in_parts(trials) if len(self.blocks) > 1 else _passes(trials)
+        return [(tuple(t.input for t in part), [t.score for t in part]) for part in parts]
 
-    def _pool(self, experiment: Experiment) -> None:
-        key = normalise(experiment.prompt)
-        tally = self._tallies.get(key)
-        if tally is None:
-            tally = self._tallies[key] = _Tally(experiment.prompt, experiment.iteration)
+    def _in_parts(self, trials: Sequence[Trial]) -> list[list[Trial]]:
+        """A whole block ends a part; so, where rows came or went since, do eight inputs."""
+        parts: list[list[Trial]] = []
+        for trial in trials:
+            met = tuple(t.input for t in parts[-1]) if parts else ()
+            block = self._block[met[-1]] if met else ()
+            ends = len(met) >= BLOCK and self._block[trial.input] is not block
+            if met == block or ends or trial.input in met:
+                parts.append([])
+            parts[-1].append(trial)
+        return parts
+
+    def _pool(self, experiment: Experiment) -> bool:
+        samples, key = self.samples(experiment), normalise(experiment.prompt)
+        if not samples:
+            return False
+        if key not in self._prompts:
+            self._prompts[key] = _Prompt(experiment.prompt, experiment.iteration)
             folded = key.casefold()
             insort(self._lengths, (len(folded), folded, key, _letters(folded)))
         if experiment.kind == "baseline":
-            self._baseline = tally
-        self._variances.count(tally, -1)
-        if tally.n:
-            ranks = self._ranks[tally.n]
-            del ranks[bisect_left(ranks, (tally.mean, -len(key), key))]
-        tally.take(experiment.passes())
-        tally.records.append(experiment)
-        insort(self._ranks[tally.n], (tally.mean, -len(key), key))
-        self._variances.count(tally, 1)
-        self._variances.estimate()
+            self._baseline = key
+        self._prompts[key].records.append(experiment)
+        self._posterior.add(key, samples)
+        return True
 
     def _crown(self, experiment: Experiment) -> bool:
         """Set the leader: the highest posterior mean, or the shortest prompt tied with it."""
@@ -247,22 +236,33 @@ class History:
             self._leads[experiment.strategy] += 1
         return True
 
-    def _standing(self, tally: _Tally) -> Standing:
-        estimate, deviation = self._variances.posterior(tally.n, tally.mean)
-        return Standing(tally.prompt, tally.iteration, tally.n, tally.mean, estimate, deviation)
+    def _standing(self, key: str, estimate: Estimate) -> Standing:
+        return Standing(self._prompts[key].text, self._prompts[key].iteration, *estimate)
 
-    def standing(self, prompt: str) -> Standing:
-        """Where a prompt that has been tried stands; KeyError for any other."""
-        return self._standing(self._tallies[normalise(prompt)])
+    def standing(self, prompt: str, samples: Sequence[Sample] = ()) -> Standing:
+        """Where a prompt stands, or would with these samples; KeyError where there are none."""
+        key = normalise(prompt)
+        known = _Prompt(prompt, None) if samples else self._prompts[key]
+        return Standing(known.text, known.iteration, *self._posterior.of(key, samples))
+
+    def met(self, prompt: str, samples: Sequence[Sample] = ()) -> Counter[Block]:
+        """How often a prompt met each block, these samples included."""
+        return self._posterior.met(normalise(prompt), samples)
+
+    def values(self, samples: Sequence[Sample]) -> list[float]:
+        """Each sample's mean less what its inputs are easier than others."""
+        return [fmean(scores) - self._posterior.ease({block: 1}) for block, scores in samples]
 
     @property
     def baseline(self) -> Standing | None:
-        return self._standing(self._baseline) if self._baseline else None
+        if self._baseline is None:
+            return None
+        return self._standing(self._baseline, self._posterior.of(self._baseline))
 
     @property
     def noise(self) -> float | None:
-        """Standard deviation of a prompt's passes, in points; None until one has two passes."""
-        return math.sqrt(self._variances.within) if self._variances.freedom else None
+        """Standard deviation of a prompt's samples, in points; None until one has two."""
+        return math.sqrt(self._posterior.within) if self._posterior.freedom else None
 
     @property
     def tie(self) -> float:
@@ -271,9 +271,7 @@ class History:
 
     def top(self, k: int) -> list[Standing]:
         """The k best distinct prompts by posterior mean, best first, the shorter of equals."""
-        # among equal numbers of passes the posterior mean rises with the mean: k of each suffice
-        best = (entry[2] for ranks in self._ranks.values() for entry in islice(reversed(ranks), k))
-        standings = [self._standing(self._tallies[key]) for key in best]
+        standings = [self._standing(*found) for found in self._posterior.best(k)]
         return sorted(standings, key=lambda s: (-s.estimate, len(s.prompt)))[:k]
 
     def recent(self, k: int) -> list[Experiment]:
@@ -282,15 +280,9 @@ class History:
 
     def trials(self, prompt: str) -> list[Trial]:
         """All trials of a prompt on the search's inputs."""
-        tally = self._tallies.get(normalise(prompt))
-        return [trial for record in tally.records for trial in record.trials] if tally else []
-
-    def posterior(self, prompt: str, scores: Sequence[float] = ()) -> tuple[int, float, float]:
-        """(samples, estimate, deviation) of a prompt when these passes come to those it has."""
-        tally = self._tallies.get(normalise(prompt)) or _Tally(prompt, None)
-        n = tally.n + len(scores)
-        total = sum(scores) + (tally.n * tally.mean if tally.n else 0.0)
-        return n, *self._variances.posterior(n, total / n)
+        known = self._prompts.get(normalise(prompt))
+        every = (trial for record in known.records for trial in record.trials) if known else ()
+        return [trial for trial in every if trial.input in self.inputs]
 
     def next_number(self, running: Container[object] = ()) -> int:
         """The lowest iteration that is neither scored nor running; a failed one is tried again."""
@@ -306,8 +298,8 @@ class History:
         """
         key = normalise(prompt)
         with self.lock:
-            if key in self._tallies:
-                return self._tallies[key].prompt
+            if key in self._prompts:
+                return self._prompts[key].text
             folded = key.casefold()
             # ratio r allows a length difference of at most (2 - 2r)/r of the shorter
             longest = len(folded) * (1 + (200 - 2 * NEAR) / NEAR) + 1
@@ -323,7 +315,7 @@ class History:
             folded, texts, scorer=fuzz.ratio, score_cutoff=cutoff, limit=None
         ):
             if NUMBER.findall(text) == numbers:
-                return self._tallies[near[at][2]].prompt
+                return self._prompts[near[at][2]].text
         return None
 
     def passed_by_all(self) -> list[str]:
@@ -345,9 +337,23 @@ class History:
         ]
 
     def history_gain(self) -> Interval | None:
-        """How much proposals that saw the history beat `fresh` ones; on first passes, which no
-        choice touched."""
-        first = [(e.strategy, e.passes()[0]) for e in self._proposals]
+        """How much proposals that saw the history beat `fresh` ones; on first passes or blocks,
+        which no choice touched."""
+        every = [(e.strategy, self.values(self.samples(e)[:1])) for e in self._proposals]
+        first = [(strategy, values[0]) for strategy, values in every if values]
         saw = [score for strategy, score in first if strategy not in ("fresh", "carry over")]
         fresh = [score for strategy, score in first if strategy == "fresh"]
         return welch(saw, fresh) if len(saw) > 1 and len(fresh) > 1 else None
+
+
+def _searched(experiments: Iterable[Experiment]) -> list[str]:
+    """The inputs that these records met, but for the final ones, which may be held out."""
+    rounds = (e for e in experiments if e.kind != "ablation" and e.strategy != "final")
+    return list(dict.fromkeys(trial.input for e in rounds for trial in e.trials))
+
+
+def _passes(trials: Sequence[Trial]) -> list[Sequence[Trial]]:
+    """Whole passes alone: each distinct input once."""
+    size = len({trial.input for trial in trials})
+    ends = range(size, len(trials) + 1, size) if size else ()
+    return [trials[end - size : end] for end in ends]

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoresearch.criteria import judge_labels
+from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.search.ablation import ablate, best_prompt
 from autoresearch.search.confirmation import FINAL, ROUND, Step, next_steps
 from autoresearch.search.history import History
+from autoresearch.search.posterior import Sample
 from autoresearch.text import normalise
 
-PASSES = 4  # passes that a prompt can earn by racing
+PASSES = 4  # passes that a prompt can earn by racing,
+BLOCKS = 8  # where there are many inputs of so many blocks
 PLATEAU = 15  # proposals without a new leader
 
 CYCLE = (
@@ -73,27 +76,50 @@ def calls_ahead(history: History, program: Program) -> int:
     return passes * (1 + len(judge_labels(program)))
 
 
-def passes_due(history: History, step: Step, experiment: Experiment) -> int:
-    """How many passes to run now of a step's prompt, given those it has; 0 ends it."""
+def inputs_due(
+    history: History, program: Program, step: Step, experiment: Experiment
+) -> list[Input]:
+    """The inputs to ask now for a step, given the trials that it has; [] ends it."""
     if step.kind == "proposal":
-        return passes_earned(history, experiment.prompt, experiment.passes())
-    return step.passes - len(experiment.passes())
+        due = earned(history, experiment)
+    else:
+        every = [text for block in history.blocks for text in block]
+        held_out = [given.text for given in program.held_out if not history.refused(given.text)]
+        one_pass = step.inputs or (held_out if step.held_out else every)
+        due = [*one_pass] * step.passes
+        due = due[len(experiment.trials) :]
+    given = {given.text: given for given in (*program.inputs, *program.held_out)}
+    return [given[text] for text in due]
 
 
-def passes_earned(history: History, prompt: str, scores: Sequence[float] = ()) -> int:
-    """How many further passes to run now, given this experiment's pass scores; 0 ends it.
+def earned(history: History, experiment: Experiment) -> list[str]:
+    """What a proposal is asked next: the first block of all, whatever it is, and then while its
+    posterior mean plus deviation reaches the leader's mean.
 
-    A contender is a prompt whose posterior mean plus deviation reaches the leader's mean. Its
-    passes double (1, 2, 4), so that those of one round run side by side.
+    It meets one block after the other; when it has met all that it can earn, its passes over them
+    double (1, 2, 4), so that those of one round run side by side.
     """
-    if not scores:
-        return 1
     with history.lock:
-        if history.deterministic or history.leader is None:
-            return 0
-        n, estimate, deviation = history.posterior(prompt, scores)
-        contends = estimate + deviation >= history.leader.estimate
-        return min(n, PASSES - n) if contends and n < PASSES else 0
+        samples, prompt = history.samples(experiment), experiment.prompt
+        first, met = history.blocks[:BLOCKS], history.met(prompt, samples)
+        passes = min(met[block] for block in first)
+        if samples and not contends(history, prompt, samples):
+            return []
+        if samples and passes and (history.deterministic or passes >= PASSES):
+            return []
+        started = max(met[block] for block in first) > passes
+        if len(first) > 1 and (started or not samples or not passes):
+            return [*next(block for block in first if met[block] == passes)]
+        every = [text for block in first for text in block]
+        return every * (min(passes, PASSES - passes) if samples else 1)
+
+
+def contends(history: History, prompt: str, samples: Sequence[Sample]) -> bool:
+    """Whether a prompt with these further samples may be as good as the leader."""
+    if history.leader is None:
+        return False
+    standing = history.standing(prompt, samples)
+    return standing.estimate + standing.deviation >= history.leader.estimate
 
 
 def strategy(history: History, number: int) -> str:
@@ -118,8 +144,9 @@ def next_baseline(history: History, program: Program, running: Collection[Step])
     baseline = history.baseline
     if running or (baseline and normalise(baseline.prompt) == normalise(program.baseline)):
         return None
-    passes = 1 if history.deterministic else PASSES
-    return Step("baseline", program.baseline, passes, kind="baseline")
+    passes = 1 if history.deterministic or len(history.blocks) > 1 else PASSES
+    inputs = tuple(text for block in history.blocks[:BLOCKS] for text in block)
+    return Step("baseline", program.baseline, passes, kind="baseline", inputs=inputs)
 
 
 def next_proposal(history: History, iterations: int, running: Collection[Step]) -> Step | None:

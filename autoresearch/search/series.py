@@ -46,8 +46,9 @@ def open_history(
     digest, criteria = program.digest(models["task"], temperature), program.criteria_digest()
     judge = models["judge"] if needs_judge(program) else None
     deterministic = temperature == 0 and judge is None
-    history = History(deterministic=deterministic, series=digest)
-    history.searched = tuple(given.text for given in program.inputs)
+    history = History(
+        inputs=[given.text for given in program.inputs], deterministic=deterministic, series=digest
+    )
     history.held_out = tuple(given.text for given in program.held_out)
     before: list[Experiment] = []
     again = 0
