@@ -96,8 +96,9 @@ def earned(history: History, experiment: Experiment) -> list[str]:
     """What a proposal is asked next: the first block of all, whatever it is, and then while its
     posterior mean plus deviation reaches the leader's mean.
 
-    It meets one block after the other; when it has met all that it can earn, its passes over them
-    double (1, 2, 4), so that those of one round run side by side.
+    It meets one block after the other, up to eight. When it has met all inputs that there are, its
+    passes over them double (1, 2, 4), so that those of one round run side by side; where there are
+    more, the confirmation goes on with those.
     """
     with history.lock:
         samples, prompt = history.samples(experiment), experiment.prompt
@@ -105,7 +106,8 @@ def earned(history: History, experiment: Experiment) -> list[str]:
         passes = min(met[block] for block in first)
         if samples and not contends(history, prompt, samples):
             return []
-        if samples and passes and (history.deterministic or passes >= PASSES):
+        once = history.deterministic or len(history.blocks) > BLOCKS
+        if samples and passes >= (1 if once else PASSES):
             return []
         started = max(met[block] for block in first) > passes
         if len(first) > 1 and (started or not samples or not passes):
@@ -119,7 +121,7 @@ def contends(history: History, prompt: str, samples: Sequence[Sample]) -> bool:
     if history.leader is None:
         return False
     standing = history.standing(prompt, samples)
-    return standing.estimate + standing.deviation >= history.leader.estimate
+    return standing.estimate + standing.deviation > history.leader.estimate
 
 
 def strategy(history: History, number: int) -> str:
