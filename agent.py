@@ -7,15 +7,27 @@ say is fenced as data; held-out inputs never come near here.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.search import race
 from autoresearch.search.history import CONTENDERS, History, Standing
-from autoresearch.search.proposal import Proposal, ProposalError, parse_proposal
+from autoresearch.search.proposal import (
+    PROMPT_LABEL,
+    THOUGHT_LABEL,
+    Proposal,
+    ProposalError,
+    form_of_answer,
+    parse_proposal,
+    whole_prompt,
+    with_examples,
+    with_form,
+)
 from autoresearch.text import fenced, normalise
 from client import Client, Usage
 
@@ -24,6 +36,9 @@ BUDGET = 16_000  # characters of one message to the agent
 RECENT = 3  # latest attempts shown
 MARGIN = 500  # of these for headings, the instruction and a complaint about a reply
 EXCERPT = 600  # characters of a response shown
+WORST = 3  # inputs whose worst response is shown
+LEAST = 1_500  # characters at least of the goal, the task and the criteria each
+WORDS = 4  # of a whole reply that may be a prompt
 
 SYSTEM = """\
 You improve system prompts by experiment. A model receives your prompt as its system message and \
@@ -59,6 +74,23 @@ REPEAT = """\
 That prompt repeats an earlier one, which scored {score:.2f}:
 {twin}
 Reply again with a prompt that differs from it in substance."""
+PLAIN = "Reply now with nothing but the new system prompt itself: no label, no explanation."
+LEFT_OUT = "\n[... {:,} characters are left out here ...]\n"
+
+WORD = re.compile(r"\w+")
+REFUSAL = re.compile(
+    r"(?:i'?m |i am )?(?:sorry|unable)|i (?:can'?t|cannot|won'?t|will not)\b", re.I
+)
+ECHOES = (  # words of the form that stand in no prompt of one's own
+    "the complete new system prompt",
+    "what you change and why it should score higher",
+    "you improve system prompts by experiment",
+    "how an answer is scored",
+    "where the leader loses points",
+)
+ECHOED = " ".join(
+    WORD.findall(" ".join((SYSTEM, *STRATEGIES.values(), PLAIN, NO_PROMPT)).casefold())
+)
 
 
 def propose_experiment(
@@ -69,36 +101,70 @@ def propose_experiment(
     Raises ProposalError, and what the client raises.
     """
     with history.lock:
-        strategy = race.strategy(history, number)
-        if strategy == "carry over":
-            return Proposal(
-                strategy, "the best prompt of the series before", history.inherited or ""
-            )
-        message = compose(program, history, strategy, number)
-    proposal = _ask(client, strategy, message, spent)
+        strategy = race.strategy(history, program, number)
+        ready = _ready(program, history, strategy, number)
+        message = "" if ready else compose(program, history, strategy, number)
+    proposal = ready or _ask(client, strategy, message, spent)
     twin = history.twin(proposal.prompt)
-    if twin is not None:
+    if twin is not None and not ready:
         complaint = REPEAT.format(score=history.standing(twin).estimate, twin=fenced(twin))
         with history.lock:
             message = compose(program, history, strategy, number, BUDGET - len(complaint))
         proposal = _ask(client, strategy, f"{message}\n\n{complaint}", spent)
         twin = history.twin(proposal.prompt)
-    return Proposal(strategy, proposal.thought, proposal.prompt if twin is None else twin)
+    return proposal if twin is None else replace(proposal, prompt=twin)
+
+
+def _ready(program: Program, history: History, strategy: str, number: int) -> Proposal | None:
+    """A proposal that needs no agent."""
+    leader = history.leader.prompt if history.leader else program.baseline
+    if strategy == "carry over":
+        thought, prompt = "the best prompt of the series before", history.inherited or ""
+    elif strategy == "format":
+        thought, prompt = (
+            "the form of the answer",
+            with_form(leader, form_of_answer(program.inputs)),
+        )
+    elif strategy == "examples":
+        thought, prompt = "examples from the data", with_examples(leader, program.pool, number)
+    else:
+        return None
+    return Proposal(strategy, thought, prompt)
 
 
 def _ask(client: Client, strategy: str, message: str, spent: Usage | None) -> Proposal:
+    """Asks, says what was wrong, and at last asks for nothing but the prompt."""
     reason = ""
-    for _ in range(TRIES):
-        complaint = f"\n\n{NO_PROMPT.format(reason=reason)}" if reason else ""
-        reply = client.generate_response(SYSTEM, message + complaint, role="agent", spent=spent)
+    for number in range(1, TRIES + 1):
+        last = number == TRIES
+        complaint = PLAIN if last else NO_PROMPT.format(reason=reason) if reason else ""
+        asked = f"{message}\n\n{complaint}".rstrip()
+        reply = client.generate_response(SYSTEM, asked, role="agent", spent=spent).text
         try:
-            return Proposal(strategy, *parse_proposal(reply.text))
+            return Proposal(strategy, *_read(reply, last))
         except ProposalError as error:
             reason = str(error)
     raise ProposalError(
         f"the agent gave no usable prompt in {TRIES} replies: {reason}; if that goes on, "
-        "set NEBIUS_AGENT_MODEL to a stronger model"
+        "set NEBIUS_AGENT_MODEL to a stronger model",
+        reply,
     )
+
+
+def _read(reply: str, last: bool) -> tuple[str, str]:
+    """Thought and prompt; of the last reply the whole is the prompt, where it can be one."""
+    try:
+        thought, prompt = parse_proposal(reply)
+    except ProposalError:
+        if not last or PROMPT_LABEL.search(reply) or THOUGHT_LABEL.search(reply):
+            raise
+        thought, prompt = "", whole_prompt(reply)
+        if len(prompt.split()) < WORDS or REFUSAL.match(prompt):
+            raise
+    said = " ".join(WORD.findall(prompt.casefold()))
+    if said in ECHOED or any(form in said for form in ECHOES):
+        raise ProposalError("it repeats the words of the form instead of a prompt")
+    return thought, prompt
 
 
 def compose(
@@ -107,33 +173,47 @@ def compose(
     """The agent's message: goal, task, criteria, what was learnt, and what to do now.
 
     The best prompts stand in ascending order, best last (as in OPRO, arXiv:2309.03409). What does
-    not fit into `budget` characters is left out from the weakest up, each prompt whole or not.
+    not fit into `budget` characters is left out from the weakest up, each prompt whole or not; the
+    leader and its weaknesses always stand there, and a long task is shown without its middle.
     """
-    criteria = "\n".join(f"- {c.label} (weight {c.weight:g})" for c in program.criteria)
-    head = TASK.format(
-        goal=program.goal,
-        task=program.task,
-        criteria=criteria or "A judge scores it against the goal.",
-    )
     top = history.top(CONTENDERS) if strategy != "fresh" else []
     top.sort(
         key=lambda s: s.prompt != (history.leader or s).prompt
     )  # the leader leads also among ties
-    room = budget - len(head) - MARGIN
-    shown: list[str] = []
-    sections: dict[str, str] = {}
-    for name, text in _evidence(program, history, top):
+    evidence = list(_evidence(history, top))
+    room = budget - MARGIN - sum(len(text) for _, text in evidence[:2])
+    head = _head(program, room)
+    room -= len(head)
+    prompts, sections = [text for _, text in evidence[:1]], dict(evidence[1:2])
+    for name, text in evidence[2:]:
         room -= len(text)
         if room < 0:
             break
         if name == "prompt":
-            shown.append(text)
+            prompts.append(text)
         else:
             sections[name] = sections.get(name, "") + text
-    prompts = "# Earlier prompts, best last\n" + "".join(reversed(shown)) if shown else ""
-    instruction = STRATEGIES[strategy if shown else "fresh"]  # without a leader to speak of
-    tail = f"# Now\n{instruction.format(partner=_partner(len(shown), number))}"
-    return "\n".join(part for part in (head, prompts, *sections.values(), tail) if part)
+    shown = "# Earlier prompts, best last\n" + "".join(reversed(prompts)) if prompts else ""
+    instruction = STRATEGIES[strategy if prompts else "fresh"]  # without a leader to speak of
+    tail = f"# Now\n{instruction.format(partner=_partner(len(prompts), number))}"
+    return "\n".join(part for part in (head, shown, *sections.values(), tail) if part)
+
+
+def _head(program: Program, room: int) -> str:
+    criteria = "\n".join(f"- {c.label} (weight {c.weight:g})" for c in program.criteria)
+    criteria = _middle_out(criteria or "A judge scores it against the goal.", room // 4)
+    goal = _middle_out(program.goal, room // 4)
+    task = _middle_out(program.task, room - len(goal) - len(criteria) - len(TASK))
+    return TASK.format(goal=goal, task=task, criteria=criteria)
+
+
+def _middle_out(text: str, limit: int) -> str:
+    """A long text without its middle, which says so."""
+    limit = max(limit, LEAST)
+    if len(text) <= limit:
+        return text
+    half = (limit - len(LEFT_OUT) - 8) // 2
+    return text[:half] + LEFT_OUT.format(len(text) - 2 * half) + text[-half:]
 
 
 def _partner(shown: int, number: int) -> str:
@@ -142,7 +222,7 @@ def _partner(shown: int, number: int) -> str:
     return f"prompt #{2 + number % others}" if others > 0 else "an idea of your own"
 
 
-def _evidence(program: Program, history: History, top: list[Standing]) -> Iterator[tuple[str, str]]:
+def _evidence(history: History, top: list[Standing]) -> Iterator[tuple[str, str]]:
     """What there is to learn from, the most useful first: (section, text)."""
     if not top:
         return
@@ -163,7 +243,7 @@ def _shown(standing: Standing, rank: int) -> str:
 
 
 def _weaknesses(trials: Sequence[Trial]) -> str:
-    """The leader's criteria from the weakest up, and its worst response with the reasons."""
+    """The leader's criteria from the weakest up, and its worst responses with the reasons."""
     if not trials:
         return ""
     marks: dict[str, list[float]] = defaultdict(list)
@@ -172,15 +252,28 @@ def _weaknesses(trials: Sequence[Trial]) -> str:
             marks[label].append(mark)
     weakest = sorted((fmean(values), label) for label, values in marks.items())
     lines = [f"- {label}: {mark:.0%} of the mark" for mark, label in weakest[:3] if mark < 1]
-    worst = min(trials, key=lambda trial: trial.score)
-    return (
-        "# Where the leader loses points\n{}\nIts worst response, score {:.1f}{}:\n{}\n{}\n".format(
-            "\n".join(lines) or "- nowhere yet",
-            worst.score,
-            f", to the input {excerpt(worst.input)!r}" if worst.input else "",
-            fenced(excerpt(worst.response)),
-            f"missed: {quoted(worst.reason)}" if worst.reason else "missed: nothing",
-        )
+    worst = "Then its ".join(map(_missed, _worst(trials)))
+    return "# Where the leader loses points\n{}\nIts {}".format(
+        "\n".join(lines) or "- nowhere yet", worst
+    )
+
+
+def _worst(trials: Sequence[Trial]) -> list[Trial]:
+    """The worst response to each of the inputs that score least, over all that were met."""
+    by_input: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        by_input[trial.input].append(trial)
+    hardest = sorted(by_input.values(), key=lambda each: fmean(t.score for t in each))
+    worst = [min(each, key=lambda trial: trial.score) for each in hardest[:WORST]]
+    return worst[:1] + [trial for trial in worst[1:] if trial.score < 10]
+
+
+def _missed(trial: Trial) -> str:
+    return "worst response, score {:.1f}{}:\n{}\n{}\n".format(
+        trial.score,
+        f", to the input {excerpt(trial.input)!r}" if trial.input else "",
+        fenced(excerpt(trial.response)),
+        f"missed: {quoted(trial.reason)}" if trial.reason else "missed: nothing",
     )
 
 

@@ -173,7 +173,9 @@ def carry_out(run: Run, step: Step) -> Experiment:
             experiment = experiment.scored(trials)
     except FatalAPIError:
         raise
-    except (APIError, ProposalError, ScoreError) as error:
+    except ProposalError as error:
+        experiment = experiment.with_(thought=error.reply).spoilt(str(error))
+    except (APIError, ScoreError) as error:
         experiment = experiment.spoilt(str(error))
     seconds = time.monotonic() - started
     return experiment.stamped(

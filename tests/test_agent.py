@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import BUDGET, STRATEGIES, SYSTEM, TRIES, compose, propose_experiment
+from agent import BUDGET, PLAIN, STRATEGIES, SYSTEM, TRIES, compose, propose_experiment
 from autoresearch.api.answer import Completion
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
@@ -208,12 +209,41 @@ def test_within_the_budget_whole_prompts_are_left_out_from_the_weakest(
     assert all(standing.prompt in message for standing in history.top(len(ranks)))
 
 
-def test_a_leader_that_does_not_fit_is_neither_cut_nor_spoken_of() -> None:
-    leader = tried(1, "too long " * 3000, 9, 9, 9, 9)
-    message = compose(PROGRAM, History([BASELINE, leader]), "refine", 2)
-    assert "too long" not in message
-    assert "leader" not in message
-    assert message.endswith(STRATEGIES["fresh"])
+@pytest.mark.parametrize("part", ["task", "goal", "leader", "criteria", "every part"])
+def test_the_leader_and_its_weaknesses_are_shown_whatever_is_long(part: str) -> None:
+    long, every = "begins " + "x" * 16_000 + " ends", part == "every part"
+    asked = replace(
+        PROGRAM,
+        task=long if part == "task" or every else PROGRAM.task,
+        goal=long if part == "goal" or every else PROGRAM.goal,
+        criteria=(Criterion("judge", long),) if part == "criteria" or every else PROGRAM.criteria,
+    )
+    prompt = long if part == "leader" or every else "Be clear."
+    leader = tried(1, prompt, 7, 8, 8, 7, response="wet stuff", reason="134 words")
+    message = compose(asked, History([BASELINE, leader]), "refine", 2)
+    assert f"```\n{prompt}\n```" in message
+    assert "- words: 60-120: 75% of the mark" in message and "wet stuff" in message
+    assert message.endswith(STRATEGIES["refine"])
+    assert "begins" in message and "ends\n" in message or part == "criteria"
+    assert ("characters are left out here" in message) == (part != "leader")
+    assert len(message) <= BUDGET + len(prompt) * (prompt == long)
+
+
+def test_the_worst_answers_are_shown_one_of_each_of_the_inputs_that_score_least() -> None:
+    scores = {"rain": 9.0, "snow": 2.0, "hail": 4.0, "fog": 10.0, "ice": 3.0}
+    trials = [
+        Trial(text, f"on {text}, {turn}", score - turn, {}, f"lacks {text}")
+        for text, score in scores.items()
+        for turn in (0, 1)
+    ]
+    record = Experiment(1, prompt="Be clear.").scored(trials)
+    message = compose(PROGRAM, History([record]), "refine", 2)
+    shown = re.findall(r"response, score (\S+), to the input '(\w+)':\n```\n(.*)\n```", message)
+    assert shown == [
+        ("1.0", "snow", "on snow, 1"),
+        ("2.0", "ice", "on ice, 1"),
+        ("3.0", "hail", "on hail, 1"),
+    ]
 
 
 def test_braces_in_the_program_and_in_prompts_stay_as_they_are() -> None:
@@ -278,11 +308,49 @@ def test_a_second_repeat_is_a_further_pass_of_its_twin() -> None:
 
 
 def test_an_unusable_reply_is_asked_again_and_told_why() -> None:
-    client = Script("I cannot.", "THOUGHT: x\nPROMPT:", reply("Be brief."))
+    client = Script("THOUGHT: x\nPROMPT:", reply("Be brief."))
     assert propose_experiment(client, PROGRAM, History(HISTORY), 2).prompt == "Be brief."
-    assert "no line that begins with PROMPT:" in client.asked[1][1]
-    assert "nothing follows PROMPT:" in client.asked[2][1]
-    assert "no line that begins" not in client.asked[2][1]
+    assert "nothing follows PROMPT:" in client.asked[1][1]
+
+
+def test_the_third_try_asks_for_the_prompt_alone_and_takes_the_whole_reply() -> None:
+    client = Script("I cannot.", "Hm.", "```\nYou are a kind teacher of children.\n```")
+    proposal = propose_experiment(client, PROGRAM, History(HISTORY), 2)
+    assert proposal.prompt == "You are a kind teacher of children."
+    assert client.asked[2][1].endswith(PLAIN)
+    assert PLAIN not in client.asked[1][1]
+    formal = Script("no", "no", reply("Be brief."))
+    assert propose_experiment(formal, PROGRAM, History(HISTORY), 2).prompt == "Be brief."
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "no",
+        "I'm sorry, but I can't write that for you.",
+        "I cannot help with this request today.",
+        "THOUGHT: this is what I would change about it",
+        "You are a kind teacher.\n```\nand then it is cut",
+        PLAIN,
+        "Refine the leader: change it where it loses points, keep what works.",
+        "PROMPT: the complete new system prompt",
+        "PROMPT: <the complete new system prompt>",
+        "THOUGHT: what you change and why it should score higher\nPROMPT: Write the best system "
+        "prompt you can for this task.",
+        "# How an answer is scored\n- words: 60-120 (weight 2)",
+    ],
+)
+def test_a_whole_reply_that_is_no_prompt_of_ones_own_is_refused(last: str) -> None:
+    client = Script("no", "no", last)
+    with pytest.raises(ProposalError) as refused:
+        propose_experiment(client, PROGRAM, History(HISTORY), 2)
+    assert refused.value.reply == last  # for its record
+
+
+def test_the_words_of_the_form_are_refused_from_the_first_reply_on() -> None:
+    client = Script(reply("the complete new system prompt"), reply("Be brief."))
+    assert propose_experiment(client, PROGRAM, History(HISTORY), 2).prompt == "Be brief."
+    assert "repeats the words of the form" in client.asked[1][1]
 
 
 def test_three_unusable_replies_spoil_the_experiment() -> None:
@@ -297,6 +365,25 @@ def test_the_best_of_an_earlier_series_is_proposed_without_a_call() -> None:
     history = History([BASELINE], inherited="It was the best.")
     proposal = propose_experiment(client, PROGRAM, history, 1)
     assert (proposal.strategy, proposal.prompt) == ("carry over", "It was the best.")
+    assert client.asked == []
+
+
+LABELLED = replace(PROGRAM, inputs=tuple(Input(f"i{n}", "ab"[n % 2]) for n in range(6)))
+
+
+def test_the_form_of_the_answer_is_the_first_proposal_without_a_call() -> None:
+    client = Script()
+    proposal = propose_experiment(client, LABELLED, History([tried(0, "Be kind.", 5)]), 1)
+    form = "Reply with exactly one of these and nothing else: a, b."
+    assert (proposal.strategy, proposal.prompt) == ("format", f"Be kind.\n\n{form}")
+    assert client.asked == []
+
+
+def test_examples_are_put_to_the_leader_without_a_call() -> None:
+    client, pooled = Script(), replace(LABELLED, pool=LABELLED.inputs)
+    proposal = propose_experiment(client, pooled, History(HISTORY), 3)
+    assert proposal.strategy == "examples"
+    assert proposal.prompt.startswith(f"{TWIN}\n\nExamples:\n\nInput: i")
     assert client.asked == []
 
 

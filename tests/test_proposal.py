@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch.search.proposal import ProposalError, parse_proposal
+from autoresearch.files.inputs import Input
+from autoresearch.search.proposal import (
+    EXAMPLES,
+    ProposalError,
+    form_of_answer,
+    parse_proposal,
+    with_examples,
+)
 from autoresearch.text import fenced
 
 P = "You are x."
@@ -43,10 +53,6 @@ P = "You are x."
         ("```\nTHOUGHT: a\nPROMPT: You are x.\n```", "a", P),
         ("THOUGHT: a\nPROMPT: You are x.\n```", "a", P),
         ("Here:\n```\nTHOUGHT: a\nPROMPT: You are x.\n```", "a", P),
-        # thinking
-        ("<think>PROMPT: no</think>\nTHOUGHT: a\nPROMPT: You are x.", "a", P),
-        ("<THINK>\nPROMPT: no\n</THINK>THOUGHT: a\nPROMPT: You are x.", "a", P),
-        ("PROMPT: a draft\n</think>\nTHOUGHT: a\nPROMPT: You are x.", "a", P),
         # what looks like a wrapping and is part of the prompt
         ('THOUGHT: a\nPROMPT: "Hi" is how to begin, "bye" how to "end"', "a", None),
         ("THOUGHT: a\nPROMPT: **You are x.** Be **brief**.", "a", None),
@@ -97,8 +103,9 @@ def test_a_fenced_prompt_may_speak_of_prompts() -> None:
         ("THOUGHT: a\nPROMPT:\n```\n```", "nothing follows"),
         ("THOUGHT: a\nPROMPT: one\nPROMPT: two", "more than one"),
         ("THOUGHT: a\n**PROMPT:** one\n\nTHOUGHT: b\n**PROMPT:** two", "more than one"),
-        ("<think>\nPROMPT: a draft, and then no end", "thinking"),
-        ("<think>hm\nTHOUGHT: a\nPROMPT: You are x.", "thinking"),
+        ("THOUGHT: a\nPROMPT: Answer as in\n```json\n{", "never ends"),
+        ("THOUGHT: a\nPROMPT:\n```\nYou are x. You", "never ends"),
+        ("THOUGHT: a\nPROMPT:\n````\nAs in\n```\nx\n```\nand", "never ends"),
     ],
 )
 def test_a_reply_without_exactly_one_prompt_is_refused(reply: str, why: str) -> None:
@@ -106,7 +113,7 @@ def test_a_reply_without_exactly_one_prompt_is_refused(reply: str, why: str) -> 
         parse_proposal(reply)
 
 
-PIECES = ["THOUGHT:", "PROMPT:", "**", "```", "~~~", "\n", "\r\n", '"', "<think>", "</think>", "#"]
+PIECES = ["THOUGHT:", "PROMPT:", "**", "```", "~~~", "\n", "\r\n", '"', "json", "#"]
 
 
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), max_size=15).map("".join))
@@ -125,3 +132,74 @@ def test_whatever_is_replied_gives_a_prompt_or_a_proposal_error(reply: str) -> N
 def test_any_plain_prompt_comes_back_as_it_was_written(prompt: str) -> None:
     assert parse_proposal(f"THOUGHT: why\nPROMPT:\n{prompt}") == ("why", prompt)
     assert parse_proposal(f"THOUGHT: why\nPROMPT:\n{fenced(prompt)}") == ("why", prompt)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "PROMPT" + " " * 40_000 + "x",
+        "PROMPT" + "* " * 20_000 + "x",
+        "THOUGHT" + "\t" * 40_000 + "x\nPROMPT: You are x.",
+        "#" * 40_000 + "x\nPROMPT: You are x.",
+        "~" * 40_000 + "\nPROMPT: You are x.",
+        "`" * 40_000 + "\nPROMPT: You are x.",
+        "PROMPT:\n" + "```\n" * 20_000,
+        "PROMPT:\n~~~" + "~ \n" * 20_000,
+        "PROMPT:\n" * 20_000,
+    ],
+)
+def test_hostile_replies_are_read_in_linear_time(hostile: str) -> None:
+    started = time.perf_counter()
+    with suppress(ProposalError):
+        parse_proposal(hostile)
+    assert time.perf_counter() - started < 0.5
+
+
+# ---- made from the inputs
+
+
+def labelled(*answers: str | None) -> list[Input]:
+    return [Input(f"input {n}", answer) for n, answer in enumerate(answers)]
+
+
+@pytest.mark.parametrize(
+    "answers, named",
+    [
+        (["yes", "no", "yes"], "exactly one of these and nothing else: yes, no."),
+        (['{"a": 1}', '{"b": 2, "a": 0}'], "one JSON object and nothing else. Its keys: a, b."),
+        (["5", "42", "17"], ""),  # no two alike: these are no labels
+        (["yes", "no", None], ""),
+        (["yes", "yes"], ""),
+        (["a long answer that " * 4, "no", "no"], ""),
+        (['{"a": 1}', "[1]", "[1]"], "nothing else"),
+        ([None], ""),
+    ],
+)
+def test_the_form_of_the_answers_is_stated_where_they_have_one(
+    answers: list[str | None], named: str
+) -> None:
+    form = form_of_answer(labelled(*answers))
+    assert named in form and bool(named) == bool(form)
+
+
+def test_examples_come_from_the_pool_another_choice_each_time() -> None:
+    pool = labelled(*"abcdefgh")
+    prompts = [with_examples("Be kind.", pool, number) for number in range(20)]
+    assert len(set(prompts)) > 15
+    for prompt in prompts:
+        assert prompt.startswith("Be kind.\n\nExamples:\n\nInput: input ")
+        assert 2 <= prompt.count("\nAnswer: ") <= EXAMPLES
+    assert with_examples("Be kind.", pool, 3) == with_examples("Be kind.", pool, 3)
+
+
+def test_new_examples_replace_the_old_and_need_no_prompt() -> None:
+    pool = labelled(*"abcdefgh")
+    once = with_examples("Be kind.", pool, 1)
+    assert with_examples(once, pool, 2) == with_examples("Be kind.", pool, 2)
+    assert with_examples("", pool, 1).startswith("Examples:")
+
+
+def test_an_endless_input_is_no_example_where_there_are_others() -> None:
+    pool = [*labelled("a", "b", "c"), Input("long " * 10_000, "d")]
+    assert all("long" not in with_examples("p", pool, number) for number in range(20))
+    assert "long" in with_examples("p", pool[3:], 1)

@@ -34,6 +34,8 @@ from autoresearch.search.race import (
 from tests.test_experiment import program
 from tests.test_history import NOISY, baseline, tried
 
+ASKED = program()
+
 # ---- racing
 
 
@@ -95,13 +97,13 @@ def test_racing_never_exceeds_four_passes(scores: list[float], earlier: list[flo
 
 
 def turns(history: History, cycle: Sequence[str]) -> tuple[str, ...]:
-    return tuple(strategy(history, number) for number in range(1, len(cycle) + 1))
+    return tuple(strategy(history, ASKED, number) for number in range(1, len(cycle) + 1))
 
 
 def test_strategies_follow_the_cycle() -> None:
     history = History([NOISY])
     assert turns(history, CYCLE) == CYCLE
-    assert strategy(history, len(CYCLE) + 1) == CYCLE[0]
+    assert strategy(history, ASKED, len(CYCLE) + 1) == CYCLE[0]
     assert set(CYCLE) == {"refine", "combine", "simplify", "explore", "fresh"}
 
 
@@ -120,8 +122,8 @@ def test_on_a_plateau_explore_and_fresh_take_more_turns() -> None:
 
 def test_the_best_prompt_of_an_earlier_series_is_carried_over_first() -> None:
     history = History([NOISY], inherited="")
-    assert strategy(history, 1) == "carry over"
-    assert strategy(history, 2) == CYCLE[1]
+    assert strategy(history, ASKED, 1) == "carry over"
+    assert strategy(history, ASKED, 2) == CYCLE[1]
 
 
 def test_a_leader_at_the_top_of_the_scale_turns_the_search_to_simplify() -> None:
@@ -129,7 +131,7 @@ def test_a_leader_at_the_top_of_the_scale_turns_the_search_to_simplify() -> None
     assert not saturated(history)  # three passes may be luck
     history.add(tried(2, "p", 10))
     assert saturated(history)
-    assert {strategy(history, number) for number in range(1, 9)} == {"simplify"}
+    assert {strategy(history, ASKED, number) for number in range(1, 9)} == {"simplify"}
 
 
 def test_a_leader_beyond_the_noise_from_full_marks_is_not_saturated() -> None:
@@ -152,14 +154,16 @@ def night(seed: int, iterations: int) -> list[Experiment]:
     history = History([baseline(*(draw.gauss(4, 1) for _ in range(PASSES)))])
     while (number := history.next_number()) <= iterations:
         if draw.random() < 0.1:
-            history.add(Experiment(number, strategy=strategy(history, number), error="time-out"))
+            history.add(
+                Experiment(number, strategy=strategy(history, ASKED, number), error="time-out")
+            )
             continue
         worth = draw.randrange(40)
         prompt = f"prompt {worth} {'and more' * (worth % 5)}"
         scores: list[float] = []
         while passes := due(history, prompt, scores):
             scores += [min(10, max(0, draw.gauss(worth / 4, 1))) for _ in range(passes)]
-        history.add(tried(number, prompt, *scores, strategy=strategy(history, number)))
+        history.add(tried(number, prompt, *scores, strategy=strategy(history, ASKED, number)))
     while steps := next_steps(history, iterations):
         scores = [draw.gauss(5, 1) for _ in range(steps[0].passes)]
         stage = steps[0].stage
@@ -175,7 +179,7 @@ def choices(history: History) -> object:
     return (
         history.leader,
         history.top(8),
-        [strategy(history, number + ahead) for ahead in range(8)],
+        [strategy(history, ASKED, number + ahead) for ahead in range(8)],
         number,
         [due(history, "new", [score]) for score in range(11)],
         [due(history, s.prompt, [5.0]) for s in history.top(8)],

@@ -182,7 +182,7 @@ def test_another_task_begins_a_series_that_inherits_the_best_prompt(
     history, notices = open_history(a_night(program()), asked, models, temperature)
     assert (history.experiments, history.leader, history.completed) == ([], None, 0)
     assert history.inherited == "fruit"
-    assert (strategy(history, 1), notices) == ("carry over", [NEW_SERIES])
+    assert (strategy(history, program(), 1), notices) == ("carry over", [NEW_SERIES])
 
 
 def test_a_new_series_goes_on_with_what_it_inherited() -> None:
@@ -190,12 +190,16 @@ def test_a_new_series_goes_on_with_what_it_inherited() -> None:
     records = [*a_night(program()), ran(asked, 0, "base", "apple", kind="baseline")]
     for _ in range(2):
         history, notices = open_history(records, asked, MODELS, 0.7)
-        assert (history.inherited, strategy(history, 1), notices) == ("fruit", "carry over", [])
+        assert (history.inherited, strategy(history, program(), 1), notices) == (
+            "fruit",
+            "carry over",
+            [],
+        )
         records.append(failed(asked, 1))
     records.append(ran(asked, 1, "fruit", "apple"))
     history, _ = open_history(records, asked, MODELS, 0.7)
     assert (history.next_number(), history.completed) == (2, 1)
-    assert strategy(history, 2) != "carry over"
+    assert strategy(history, program(), 2) != "carry over"
 
 
 def test_failures_of_the_series_before_do_not_hide_its_best_prompt() -> None:
@@ -232,7 +236,7 @@ def test_a_file_of_four_fields_from_elsewhere_lends_its_best_prompt(tmp_path: Pa
     path.write_text(json.dumps(records), encoding="utf-8")
     history, notices = open_history(load(path), program(), MODELS, 0.7)
     assert (history.experiments, history.inherited) == ([], "good")
-    assert (strategy(history, 1), notices) == ("carry over", [NEW_SERIES])
+    assert (strategy(history, program(), 1), notices) == ("carry over", [NEW_SERIES])
 
 
 def test_what_only_failed_is_not_inherited() -> None:

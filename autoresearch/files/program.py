@@ -62,6 +62,7 @@ class Program:
     baseline: str
     text: str
     name: str
+    pool: tuple[Input, ...] = ()  # examples for prompts, never scored
 
     @property
     def judged_by_goal(self) -> bool:

@@ -1,13 +1,28 @@
-"""A proposal, and how it is read from an agent's reply."""
+"""A proposal: read from an agent's reply, or made from the inputs without one."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
+
+from autoresearch.files.inputs import Input
+
+LABELS = 12  # different expected answers, of so many
+LABEL_LENGTH = 40  # characters at most, that a prompt may list
+EXAMPLES = 5  # pairs at most that a prompt shows
+PAIR = 2_000  # characters of an input and its answer that make an example
+SHOWN = "Examples:\n\nInput: "
 
 
 class ProposalError(Exception):
-    """No usable prompt came after all tries: spoils this experiment."""
+    """No usable prompt came after all tries, `reply` the last of them: spoils this experiment."""
+
+    def __init__(self, message: str, reply: str = "") -> None:
+        super().__init__(message)
+        self.reply = reply
 
 
 @dataclass(frozen=True)
@@ -17,25 +32,27 @@ class Proposal:
     prompt: str
 
 
-LABEL = r"^[ \t>#*_`]*{}[ \t]*[*_`]*[ \t]*(?:[:：][*_]*|$)"
+# No run of blanks or marks may be cut in two ways: a pattern must be linear in a hostile reply.
+LABEL = r"^[ \t>#*_`]*{}[ \t]*(?:[*_`]+[ \t]*)?(?:[:：][*_]*|$)"
 THOUGHT_LABEL = re.compile(LABEL.format("THOUGHT"), re.IGNORECASE | re.MULTILINE)
 PROMPT_LABEL = re.compile(LABEL.format("(?:SYSTEM |NEW )?PROMPT"), re.IGNORECASE | re.MULTILINE)
-FENCED = re.compile(r"\A(`{3,}|~{3,})[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.DOTALL)
+FENCED = re.compile(
+    r"\A(`{3,}|~{3,})(?![`~])[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.DOTALL
+)
+FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 
 
 def parse_proposal(reply: str) -> tuple[str, str]:
     """The thought and the prompt in a reply; raises ProposalError where there is not one prompt."""
-    reply = re.split("</think>", reply, flags=re.IGNORECASE)[-1].replace("\r\n", "\n").strip()
-    if reply.lower().startswith("<think>"):
-        raise ProposalError("its thinking never ends")
+    reply = reply.replace("\r\n", "\n").strip()
     if (whole := FENCED.match(reply)) and PROMPT_LABEL.search(whole[2]):
         reply = whole[2]
     thought = THOUGHT_LABEL.search(reply)
     labels = list(PROMPT_LABEL.finditer(reply, thought.end() if thought else 0))
     if not labels:
         raise ProposalError("it has no line that begins with PROMPT:")
-    prompt = unwrapped(reply[labels[0].end() :])
+    prompt = whole_prompt(reply[labels[0].end() :])
     if not prompt.strip(". …"):
         raise ProposalError("nothing follows PROMPT:")
     if PROMPT_LABEL.search(prompt) and not FENCED.match(reply[labels[0].end() :].strip()):
@@ -43,17 +60,64 @@ def parse_proposal(reply: str) -> tuple[str, str]:
     return (reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought else ""), prompt
 
 
-def unwrapped(prompt: str) -> str:
-    """A prompt without the code fence or the quotes that surround the whole of it."""
-    prompt = prompt.strip()
+def whole_prompt(text: str) -> str:
+    """A prompt without the code fence or the quotes that surround the whole of it; raises
+    ProposalError where a fence is left open, for then it was cut off."""
+    prompt = text.replace("\r\n", "\n").strip()
     if fence := FENCED.match(prompt):
         prompt = fence[2].strip()
-    prompt = (
-        re.sub(r"\n[ \t]*(?:`{3,}|~{3,})[ \t]*\Z", "", prompt)
-        if prompt.count("```") == 1
-        else prompt
-    )
+    opened, at = "", 0
+    for found in FENCE.finditer(prompt):
+        if not opened:
+            opened, at = found[1], found.start()
+        elif found[1].startswith(opened) and not found[2].strip():
+            opened = ""
+    if opened and "\n" in prompt[at:]:
+        raise ProposalError("a code fence in it never ends")
+    if opened:  # the end of a fence around more than the prompt
+        prompt = prompt[:at].strip()
     if len(prompt) > 1 and QUOTES.get(prompt[0]) == prompt[-1]:
         inner = prompt[1:-1]
         prompt = inner if prompt[0] not in inner and prompt[-1] not in inner else prompt
     return prompt.strip()
+
+
+def form_of_answer(inputs: Sequence[Input]) -> str:
+    """A sentence that states the form of the expected answers: labels or JSON; "" for any other."""
+    answers = [given.expected for given in inputs if given.expected]
+    different = list(dict.fromkeys(answers))
+    if len(answers) < len(inputs) or not answers:
+        return ""
+    if keys := _common_keys(different):
+        return f"Reply with one JSON object and nothing else. Its keys: {', '.join(keys)}."
+    short = all(len(answer) <= LABEL_LENGTH and "\n" not in answer for answer in different)
+    if short and 2 <= len(different) <= LABELS and len(different) < len(answers):
+        return f"Reply with exactly one of these and nothing else: {', '.join(different)}."
+    return ""
+
+
+def _common_keys(answers: Sequence[str]) -> list[str]:
+    keys: dict[str, None] = {}
+    for answer in answers:
+        try:
+            read = json.loads(answer)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(read, dict):
+            return []
+        keys |= dict.fromkeys(map(str, read))
+    return list(keys)[: 2 * LABELS]
+
+
+def with_form(prompt: str, form: str) -> str:
+    return f"{prompt}\n\n{form}".strip()
+
+
+def with_examples(prompt: str, pool: Sequence[Input], number: int) -> str:
+    """The prompt with input-answer pairs from the pool in place of those that it has; which and how
+    many follows from the iteration's number."""
+    draw = Random(number)
+    fitting = [given for given in pool if len(given.text) + len(given.expected or "") <= PAIR]
+    chosen = draw.sample(fitting or pool, min(draw.randint(2, EXAMPLES), len(fitting or pool)))
+    pairs = "\n\nInput: ".join(f"{given.text}\nAnswer: {given.expected}" for given in chosen)
+    return f"{prompt.partition(SHOWN)[0].rstrip()}\n\n{SHOWN}{pairs}".strip()

@@ -16,10 +16,12 @@ from autoresearch.search.ablation import ablate, best_prompt
 from autoresearch.search.confirmation import FINAL, ROUND, Step, next_steps
 from autoresearch.search.history import History
 from autoresearch.search.posterior import Sample
+from autoresearch.search.proposal import form_of_answer
 from autoresearch.text import normalise
 
 PASSES = 4  # passes that a prompt can earn by racing,
 BLOCKS = 8  # where there are many inputs of so many blocks
+EXAMPLES_EVERY = 5  # proposals, where there is a pool of examples
 PLATEAU = 15  # proposals without a new leader
 
 CYCLE = (
@@ -51,7 +53,7 @@ def phases(history: History, program: Program, options: argparse.Namespace) -> l
     ahead = partial(calls_ahead, history, program) if confirming else lambda: 0
     return [
         Phase(partial(next_baseline, history, program)),
-        Phase(partial(next_proposal, history, options.iterations), ahead),
+        Phase(partial(next_proposal, history, program, options.iterations), ahead),
         *confirming,
     ]
 
@@ -124,12 +126,17 @@ def contends(history: History, prompt: str, samples: Sequence[Sample]) -> bool:
     return standing.estimate + standing.deviation > history.leader.estimate
 
 
-def strategy(history: History, number: int) -> str:
+def strategy(history: History, program: Program, number: int) -> str:
     """What iteration `number` tries, from the number and the state of the search alone."""
-    if number == 1 and history.inherited is not None:
+    first = 1 if history.inherited is None else 2
+    if number < first:
         return "carry over"
+    if number == first and form_of_answer(program.inputs):
+        return "format"
     if saturated(history):
         return "simplify"
+    if program.pool and number % EXAMPLES_EVERY == 3:
+        return "examples"
     cycle = PLATEAU_CYCLE if history.since_lead >= PLATEAU else CYCLE
     return cycle[(number - 1) % len(cycle)]
 
@@ -151,11 +158,13 @@ def next_baseline(history: History, program: Program, running: Collection[Step])
     return Step("baseline", program.baseline, passes, kind="baseline", inputs=inputs)
 
 
-def next_proposal(history: History, iterations: int, running: Collection[Step]) -> Step | None:
+def next_proposal(
+    history: History, program: Program, iterations: int, running: Collection[Step]
+) -> Step | None:
     if history.completed + len(running) >= iterations:
         return None
     number = history.next_number({step.iteration for step in running})
-    return Step(strategy(history, number), "", 0, kind="proposal", iteration=number)
+    return Step(strategy(history, program, number), "", 0, kind="proposal", iteration=number)
 
 
 def next_confirmation(history: History, program: Program, running: Collection[Step]) -> Step | None:
