@@ -125,7 +125,9 @@ class History:
         self.noise_before: dict[int, float] = {}
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: str | None = None
-        self.held_out: tuple[str, ...] | None = None  # where program.md is known
+        # Where program.md is known: its inputs and held-out inputs.
+        self.searched = tuple(inputs) or None
+        self.held_out: tuple[str, ...] | None = None
         self._numbers: set[int] = set()
         self._lowest = 1
         self._leads: Counter[str] = Counter()
@@ -141,7 +143,7 @@ class History:
             self.add(experiment)
 
     def _arrange(self, inputs: Sequence[str]) -> None:
-        self.searched = tuple(inputs)
+        self._order = tuple(inputs)
         self.inputs = set(inputs)
         self.blocks = in_blocks([text for text in inputs if not self.refused(text)] or inputs)
         self._block = {text: block for block in self.blocks for text in block}
@@ -169,7 +171,7 @@ class History:
         self.failures[error.split(":")[0][:60]] += 1
         if named := ON_INPUT.search(error):
             self._refusals[named[1]] += 1
-            self._arrange(self.searched)
+            self._arrange(self._order)
 
     def refused(self, text: str) -> bool:
         """Whether an input spoilt several experiments and was never answered."""

@@ -13,14 +13,16 @@ from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.search.ablation import ablate, best_prompt
-from autoresearch.search.confirmation import FINAL, ROUND, Step, next_steps
-from autoresearch.search.history import History
+from autoresearch.search.confirmation import Step, cost_ahead, next_steps
+from autoresearch.search.history import BLOCK, History, in_blocks
 from autoresearch.search.posterior import Sample
 from autoresearch.search.proposal import form_of_answer
 from autoresearch.text import normalise
 
-PASSES = 4  # passes that a prompt can earn by racing,
-BLOCKS = 8  # where there are many inputs of so many blocks
+PASSES = 4  # passes that a prompt can earn by racing; so many a usual one gets:
+USUAL_PASSES = 1.5
+BLOCKS = 8  # blocks that it can earn where there are many inputs; a usual one:
+USUAL_BLOCKS = 2.2
 EXAMPLES_EVERY = 5  # proposals, where there is a pool of examples
 PLATEAU = 15  # proposals without a new leader
 
@@ -73,9 +75,26 @@ def unconfirmed(history: History, program: Program, options: argparse.Namespace)
 
 def calls_ahead(history: History, program: Program) -> int:
     """Calls that the confirmation of what is there would take, judges' verdicts included."""
-    passes = ROUNDS * ROUND * len(program.inputs)
-    passes += 2 * FINAL * len(program.held_out or program.inputs)
-    return passes * (1 + len(judge_labels(program)))
+    held_out = [given.text for given in program.held_out]
+    return cost_ahead(history, history.completed, held_out) * (1 + len(judge_labels(program)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many inputs go where, and the answers that the baseline and a usual proposal take."""
+
+    searched: int
+    held_out: int
+    pool: int
+    baseline: int
+    proposal: float
+
+
+def plan(program: Program) -> Plan:
+    size, blocks = len(program.inputs), len(in_blocks([given.text for given in program.inputs]))
+    baseline = size * PASSES if blocks == 1 else min(size, BLOCKS * BLOCK)
+    proposal = size * USUAL_PASSES if blocks == 1 else BLOCK * USUAL_BLOCKS
+    return Plan(size, len(program.held_out), len(program.pool), baseline, proposal)
 
 
 def inputs_due(
@@ -85,10 +104,7 @@ def inputs_due(
     if step.kind == "proposal":
         due = earned(history, experiment)
     else:
-        every = [text for block in history.blocks for text in block]
-        held_out = [given.text for given in program.held_out if not history.refused(given.text)]
-        one_pass = step.inputs or (held_out if step.held_out else every)
-        due = [*one_pass] * step.passes
+        due = [*(step.inputs or history.inputs)] * step.passes
         due = due[len(experiment.trials) :]
     given = {given.text: given for given in (*program.inputs, *program.held_out)}
     return [given[text] for text in due]
@@ -111,11 +127,9 @@ def earned(history: History, experiment: Experiment) -> list[str]:
         once = history.deterministic or len(history.blocks) > BLOCKS
         if samples and passes >= (1 if once else PASSES):
             return []
-        started = max(met[block] for block in first) > passes
-        if len(first) > 1 and (started or not samples or not passes):
+        if not samples or not passes or max(met[block] for block in first) > passes:
             return [*next(block for block in first if met[block] == passes)]
-        every = [text for block in first for text in block]
-        return every * (min(passes, PASSES - passes) if samples else 1)
+        return [text for block in first for text in block] * min(passes, PASSES - passes)
 
 
 def contends(history: History, prompt: str, samples: Sequence[Sample]) -> bool:
