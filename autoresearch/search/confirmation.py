@@ -31,6 +31,7 @@ from autoresearch.search.intervals import (
 from autoresearch.text import count, normalise, short
 
 ROUND = 24  # passes in one round of halving, shared by its contenders
+BLOCKS = 16  # blocks in one round, where the inputs are raced over in blocks
 BLOCKED, BLOCK = 24, 8  # more search inputs than this are raced over blocks of so many
 FINAL = 15  # fresh trials of each prompt of the final at least, more where the noise is large
 FINAL_MOST = 60  # passes
@@ -259,7 +260,7 @@ class _Halving:
         return f"round {self.rounds + 1}"
 
     def _share(self) -> int:
-        return max(1, ROUND // len(self.alive))
+        return max(1, (BLOCKS if self.blocked else ROUND) // len(self.alive))
 
     def next_round(self) -> tuple[list[str], int]:
         """Its inputs, and the passes of each contender over them."""

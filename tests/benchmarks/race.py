@@ -21,10 +21,13 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 
 from autoresearch.files.record import Experiment, Trial
+from autoresearch.search import posterior
+from autoresearch.search.confirmation import next_steps
 from autoresearch.search.history import History
 from autoresearch.search.race import BLOCKS, earned
 
@@ -88,25 +91,28 @@ class Race:
             else earned(self.history, experiment)[:left]
         )
 
-    def halve(self, rounds: Sequence[int] = (3, 6, 6)) -> None:
-        alive = [standing.prompt for standing in self.history.top(8)]
-        for more in rounds:
-            start = max(len(self.history.met(prompt)) for prompt in alive)
-            inputs = [text for b in self.history.blocks[start : start + more] for text in b]
-            for prompt in alive if inputs else ():
-                experiment = Experiment(len(self.scores), "confirmation", "round", prompt=prompt)
-                self.history.add(self.asked(experiment, inputs))
-            alive.sort(key=lambda prompt: -self.history.standing(prompt).estimate)
-            alive = alive[: math.ceil(len(alive) / 2)]
-        self.winner = alive[0]
+    def halve(self) -> str:
+        """The winner of the confirmation's rounds."""
+        target = self.history.completed
+        while True:
+            step = next_steps(self.history, target)[0]
+            if step.stage == "final":
+                return step.prompt
+            record = Experiment(target, step.kind, step.stage, prompt=step.prompt)
+            self.history.add(self.asked(record, step.inputs or ()))
 
 
 def raced(scores: np.ndarray, name: str, halving: bool = True) -> Found:
     race = Race(scores, name)
     race.search()
-    race.halve() if halving else race.halve(())
-    standing = race.history.standing(race.winner)
-    return Found(int(race.winner), standing.estimate / 10, race.calls)
+    winner = race.halve() if halving else race.history.top(1)[0].prompt
+    return Found(int(winner), race.history.standing(winner).estimate / 10, race.calls)
+
+
+def without_difficulty(scores: np.ndarray, name: str) -> Found:
+    """Every input taken to be as hard as any other."""
+    with mock.patch.object(posterior, "PRIOR", math.inf):
+        return raced(scores, name, halving=False)
 
 
 def replayed(policy: Policy, matrix: np.ndarray, splits: int) -> Outcome:
@@ -157,7 +163,8 @@ def main() -> int:
     policies: dict[str, Policy] = {
         f"{size} fixed inputs, all each time": partial(fixed, size) for size in (8, 16, 24, 200)
     }
-    policies["blocks of 8, up to 8"] = partial(raced, halving=False)
+    policies["blocks of 8, up to 8, difficulty in"] = without_difficulty
+    policies["blocks of 8, up to 8, difficulty out"] = partial(raced, halving=False)
     policies["the same, then halving of the best 8"] = raced
     print(f"{len(runs)} runs, {options.splits} splits, means over runs ± 2 standard errors\n")
     print("| policy | calls a prompt | gain | believed - true |\n|---|---|---|---|")
