@@ -5,6 +5,9 @@ pytest tests/test_program.py
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -172,14 +175,6 @@ def test_reads_inputs_from_files(read, tmp_path):
     )
 
 
-def test_the_digest_covers_what_a_file_holds_not_its_name(read, tmp_path):
-    digests = []
-    for name, content in (("a", "input\nx\n"), ("b", "input\nx\n"), ("b", "input\ny\n")):
-        (tmp_path / f"{name}.csv").write_text(content)
-        digests.append(read(minimal(f"- file: {name}.csv")).digest("m", 0.7))
-    assert digests[0] == digests[1] != digests[2]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -192,8 +187,16 @@ def test_the_digest_covers_what_a_file_holds_not_its_name(read, tmp_path):
         ("a.jsonl", '{"input": "x"}\n{oops}\n', "a.jsonl:2: not JSON"),
         ("a.jsonl", '["x"]', "a.jsonl:1: expected"),
         ("a.jsonl", '{"input": null}', "a.jsonl:1: no input"),
-        ("a.jsonl", '{"input": "x"}\n{"input": "x"}', "a.jsonl:2: the same input .* a.jsonl:1"),
-        ("a.txt", "x", "program.md:6: expected a .csv or .jsonl file"),
+        (
+            "a.jsonl",
+            '{"input": 1}\n{"input": 1, "expected": 2}',
+            "jsonl:2: .* answer at a.jsonl:1",
+        ),
+        ("a.json", '[{"input": 1}, {"input": " "}]', "a.json: row 2: no input in this row"),
+        ("a.json", "[1]", "a.json: row 1: expected"),
+        ("a.json", '[\n{"input": 1},\n]', "a.json:3: not JSON"),
+        ("a.csv", 'id,input\n1,"long\ncell"\n2,\n', "a.csv:4: no input in this row"),
+        ("a.txt", "x", "program.md:6: expected a .csv, .json or .jsonl file"),
     ],
 )
 def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, message):
@@ -225,8 +228,9 @@ def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, me
         (minimal("- a\nb"), "program.md:7: expected a list item"),
         (minimal("-"), "program.md:6: expected text after the list marker"),
         (minimal("- a =>"), "program.md:6: expected 'input => expected answer'"),
-        (minimal("- a\n- b\n- a"), "program.md:8: the same input stands already at program.md:6"),
-        (minimal("- a") + "## Held-out inputs\n- a", "program.md:8: the same input stands already"),
+        (minimal("- a => b\n- a => c"), "program.md:7: the same input has another answer at"),
+        (minimal() + "##Inputs\n- a", "program.md:5: a blank is missing: write '## Inputs'"),
+        (minimal() + "## Inputs: all\n- a", "program.md:5: unknown section 'Inputs: all'"),
         (minimal(task="See {input}."), "program.md:3: this task needs inputs"),
         (minimal() + "## Held-out inputs\n- a", "program.md:3: this task needs inputs"),
         (minimal("- a => b", task="{expected}!"), "program.md:3: {expected} in the task"),
@@ -236,10 +240,11 @@ def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, me
         ),
         (minimal(criteria="- words:"), "program.md:6: nothing after 'words:'"),
         (minimal(criteria="- words: 1-9\n- words:  1-9"), "program.md:7: the same criterion"),
-        (minimal(criteria="- equals: {expected}"), "program.md:6: {expected} needs inputs"),
+        (minimal(criteria="- equals: {expected}"), "program.md:6: {expected} needs an expected"),
+        (minimal(criteria="- It must be polite."), "judge it: '- judge: It must be polite.'"),
         (
             minimal().replace("Do it.", "Do {Inputs}."),
-            "{Inputs} is no placeholder; did you mean {input}?",
+            r"{Inputs} is no placeholder: write {input}, or in the task \\{Inputs} if",
         ),
         (
             minimal("- a => b\n- c", "- equals: {expected}"),
@@ -252,9 +257,188 @@ def test_says_what_is_wrong_and_where(read, text, message):
         read(text)
 
 
-@pytest.mark.parametrize("task", ["Fill {{ input }}.", "An {unexpected} one.", 'Give {"key": 1}.'])
-def test_other_braces_are_left_alone(read, task):
-    assert read(minimal(task=task)).task == task
+@pytest.mark.parametrize(
+    ("task", "inputs"),
+    [
+        ("An {unexpected} one.", ""),
+        ('Give {"key": 1}, [1], <b>, $5, {1, 2}.', "- a"),
+        ("Sort <input>{input}</input> as {label}.", "- a"),
+    ],
+)
+def test_other_braces_are_left_alone(read, task, inputs):
+    program = read(minimal(inputs, task=task))
+    assert program.question(program.inputs[0]).startswith(task.replace("{input}", "a"))
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["{{input}}", "{{ input }}", "${input}", "[[input]]", "{Input}", "{ input }", "{inputs}"]
+    + ["%(input)s", "<input>", "{text}", "{{review}}", "${mail}", "{0}", "{INPUT}"],
+)
+def test_another_spelling_of_a_placeholder_is_refused_unless_it_is_meant(read, spelled):
+    with pytest.raises(ProgramError) as error:
+        read(minimal("- a cat", task=f"Sort this: {spelled}"))
+    assert str(error.value).startswith(
+        f"program.md:3: {spelled} is no placeholder: write {{input}}"
+    )
+    assert f"\\{spelled}" in str(error.value)
+    program = read(minimal("- a cat", task=f"Write \\{spelled} for {{input}} and \\{{input}}."))
+    assert program.question(program.inputs[0]) == f"Write {spelled} for a cat and {{input}}."
+    program = read(minimal("- a cat", task=f"Write \\{spelled}."))
+    assert program.question(program.inputs[0]) == f"Write {spelled}.\n\na cat"
+
+
+@pytest.mark.parametrize("spelled", ["{{expected}}", "{{ expected }}", "${expected}", "{Expected}"])
+def test_another_spelling_in_a_criterion_is_refused(read, spelled):
+    with pytest.raises(ProgramError, match="program.md:8: .* is no placeholder: write {expected}"):
+        read(minimal("- a => b", f"- equals: {spelled}"))
+
+
+def test_the_bare_word_expected_is_told(read):
+    program = read(minimal("- a => b", "- equals: expected\n- words: 1"))
+    (notice,) = program.notices
+    assert notice.startswith("program.md:8: 'equals: expected' asks for that word; ")
+
+
+@pytest.mark.parametrize("text", ["File: the report is late", "file: lost => no", r"\file: a.csv"])
+def test_an_input_may_begin_like_a_file(read, text):
+    (given,) = read(minimal(f"- {text}")).inputs
+    assert given == Input(*text.removeprefix("\\").split(" => "))
+
+
+def test_headings_may_stand_a_little_in(read):
+    program = read(minimal("- a").replace("## Task", "   ## Task").replace("## Inp", " ## Inp"))
+    assert program.task == "Do it." and program.inputs == (Input("a"),)
+
+
+def test_a_comment_mark_in_code_or_a_pattern_is_text(read):
+    text = minimal(
+        "- why `<!--`? <!-- none -->\n- x", "- matches (weight 2): /<!--\\/a/i <!-- b/ -->"
+    )
+    program = read(text)
+    assert [given.text for given in program.inputs] == ["why `<!--`?", "x"]
+    assert program.criteria[0].argument == r"/<!--\/a/i"
+
+
+def test_an_item_that_does_not_reach_the_text_above_is_its_sibling(read):
+    inputs = read(minimal("- a\n - b\n   - of b\n- c\n  - of c\n10. d\n  - e")).inputs
+    assert [given.text for given in inputs] == ["a", "b\n- of b", "c\n- of c", "d", "e"]
+
+
+EXCEL = '\ufeff\r\nInput;Expected;;\r\nI paid 1,50 twice;billing;;\r\n;;;\r\n"a;b";bug;;\r\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "inputs"),
+    [
+        ("a.csv", EXCEL, [("I paid 1,50 twice", "billing"), ("a;b", "bug")]),
+        ("a.csv", "sep=;\n" + EXCEL[3:], [("I paid 1,50 twice", "billing"), ("a;b", "bug")]),
+        ("a.csv", "sep=!\ninput!expected\na,b;c!d\n", [("a,b;c", "d")]),
+        ("a.csv", 'EXPECTED\t"Input"\nyes\ta, b\n', [("a, b", "yes")]),
+        ("a.csv", ",,\ninput,expected\na,b\n,\n,,,\nc\n", [("a", "b"), ("c", None)]),
+        ("a.csv", f"input\n{'x' * 150_000}\n", [("x" * 150_000, None)]),
+        ("a.json", '[{"Input": "a", "expected": 2}, {"input": [1]}]', [("a", "2"), ("[1]",)]),
+        ("a.jsonl", '{"input": "a \\ud83d", "expected": "\\ud83d\\ude42"}', [("a \ufffd", "🙂")]),
+    ],
+)  # fmt: skip
+def test_rows_are_read_as_excel_and_others_write_them(read, tmp_path, name, content, inputs):
+    (tmp_path / name).write_bytes(content.encode())
+    assert read(minimal(f"- file: {name}")).inputs == tuple(Input(*each) for each in inputs)
+
+
+def test_other_columns_can_be_named(read, tmp_path):
+    (tmp_path / "my mails (1).csv").write_text("id;Text;Label\n7;hi;ham\n")
+    (tmp_path / "b.jsonl").write_text('{"Text": "yo", "Label": "spam"}')
+    item = "- file: my mails (1).csv (Input: text, expected: LABEL)\n- File: b.jsonl (input: text)"
+    assert read(minimal(item)).inputs == (Input("hi", "ham"), Input("yo"))
+    for wrong in ("(text)", "(input: )", "(in: text)"):
+        with pytest.raises(ProgramError, match="program.md:6: expected .input: column, expected"):
+            read(minimal(f"- file: b.jsonl {wrong}"))
+    with pytest.raises(
+        ProgramError, match=r"columns input,expected, found id;text;label.*'- file: my"
+    ):
+        read(minimal("- file: my mails (1).csv"))
+
+
+def test_samples_of_openai_evals_read_as_they_are(read, tmp_path):
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
+    more = [*turns, {"role": "assistant", "content": "4"}, {"role": "user", "content": "Sure?"}]
+    samples = [
+        {"input": turns, "ideal": "4"},
+        {"messages": more, "ideal": ["yes", "Yes"]},
+        {"input": "plain", "ideal": 5},
+    ]
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, samples)))
+    assert read(minimal("- file: samples.jsonl")).inputs == (
+        Input("2 + 2?", "4"),
+        Input("user: 2 + 2?\n\nassistant: 4\n\nuser: Sure?", "yes"),
+        Input("plain", "5"),
+    )
+
+
+def test_repeats_count_once_and_are_told_in_one_line(read, tmp_path):
+    (tmp_path / "a.csv").write_text("input,expected\na,1\nb,2\na,1\na,1\n")
+    program = read(minimal("- file: a.csv") + "## Held-out inputs\n- b => 2\n- c => 3")
+    assert program.inputs == (Input("a", "1"), Input("b", "2"))
+    assert program.held_out == (Input("c", "3"),)
+    (notice,) = program.notices
+    assert notice.endswith("3 left out; a.csv:4 repeats a.csv:2")
+
+
+def rows(count: int, label: str = " => x") -> str:
+    return "\n".join(f"- input number {n}{label}" for n in range(count))
+
+
+def test_a_third_of_twelve_labelled_inputs_is_held_out_unless_told_otherwise(read):
+    for text in (minimal(rows(11)), minimal(rows(40, ""))):
+        assert (read(text).held_out, read(text).set_aside, read(text).notices) == ((), 0, ())
+    program = read(minimal(rows(300)))
+    assert 80 <= len(program.held_out) == program.set_aside <= 120
+    assert f"{program.set_aside} of the 300 inputs are held out" in program.notices[0]
+    for count in range(12, 40):
+        assert len(read(minimal(rows(count))).held_out) >= count // 6
+    for off in (
+        "## Held-out inputs: none",
+        "## Held-out inputs\nNone\n",
+        "## Held-out inputs\n- none",
+    ):
+        program = read(minimal(rows(12)) + off)
+        assert (len(program.inputs), program.held_out, program.set_aside) == (12, (), 0)
+    assert read(minimal(rows(12)) + "## Held-out inputs\n- b => x").held_out == (Input("b", "x"),)
+
+
+def test_rows_that_are_added_move_no_other_out_of_the_search(read):
+    few = read(minimal(rows(100)))
+    many = read(
+        minimal(f"{rows(150)}\n- first => y").replace("## Inputs\n", "## Inputs\n- top => x\n")
+    )
+    assert set(few.held_out) <= set(many.held_out)
+    assert set(few.inputs) <= set(many.inputs)
+    assert set(few.pool) <= set(many.pool)
+
+
+def test_a_tenth_of_twenty_labelled_search_inputs_is_a_pool_of_examples(read):
+    assert read(minimal(rows(19)) + "## Held-out inputs: none").pool == ()
+    for count, least, most in ((20, 5, 7), (300, 20, 40)):
+        program = read(minimal(rows(count)) + "## Held-out inputs: none")
+        assert least <= len(program.pool) <= most
+        assert len(program.inputs) + len(program.pool) == count
+        assert not set(program.pool) & set(program.inputs)
+    assert read(minimal(rows(60, ""))).pool == ()
+
+
+def test_ten_thousand_rows_load_in_under_a_second(read, tmp_path):
+    lines = [f"{n},{'some words of a mail ' * 10},{n % 7}" for n in range(10_000)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,text,label", *lines]))
+    (tmp_path / "b.jsonl").write_text(
+        "\n".join(json.dumps({"input": line, "expected": "x"}) for line in lines)
+    )
+    for item in ("a.csv (input: id, expected: label)", "b.jsonl"):
+        started = time.process_time()
+        program = read(minimal(f"- file: {item}", "- equals: {expected}"))
+        program.digest("m", 0.7)
+        assert time.process_time() - started < 1
+        assert len(program.rows) == 10_000
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "1e999", "two", "", "1e-300"])
@@ -284,8 +468,8 @@ def test_each_digest_covers_its_part(read):
     assert digests(read(WHOLE.replace("Sort mail", "Sort it"))) == (asked, scored)
     assert digests(read(WHOLE.replace("you have won", "you lost")))[0] == asked
     assert digests(read(WHOLE.replace("You label", "Label")))[0] == asked
-    for change in (("Label: ", "Tag: "), ("free money", "cash")):
-        assert digests(read(WHOLE.replace(*change)))[0] != asked
+    assert digests(read(WHOLE.replace("free money", "cash")))[0] == asked
+    assert digests(read(WHOLE.replace("Label: ", "Tag: ")))[0] != asked
     for change in (
         ("words: 1", "words: 2"),
         ("weight 2", "weight 3"),
@@ -296,6 +480,29 @@ def test_each_digest_covers_its_part(read):
     assert read(WHOLE).digest("other", 0.7) != asked != read(WHOLE).digest("m", 0.8)
 
 
+def test_records_of_the_version_that_counted_in_the_inputs_belong_to_the_series(read):
+    text = minimal(rows(60), "- judge: Right?")
+    whole = read(text)
+    assert whole.set_aside and whole.pool
+    as_before = dataclasses.replace(
+        read(text + "## Held-out inputs: none"), inputs=whole.rows, pool=(), rows=()
+    )
+    assert whole.digests("m", 0.7)[0] == as_before.digests("m", 0.7)[0]
+
+
+def test_the_source_of_a_python_criterion_is_part_of_how_it_was_scored(read, tmp_path):
+    text = minimal(criteria="- python: marks.py:mark")
+    with pytest.raises(ProgramError, match="marks.py: not found.*named at program.md:6"):
+        read(text)
+    scored = []
+    for source in ("a = 1", "a = 1", "a = 2"):
+        (tmp_path / "marks.py").write_text(source)
+        program = read(text)
+        assert program.criteria[0].source == source and program.folder == Path()
+        scored.append(program.criteria_digest())
+    assert scored[0] == scored[1] != scored[2]
+
+
 @pytest.mark.parametrize("criteria", ["", "- judge: goal"])
 def test_a_judged_goal_is_part_of_both_digests(read, criteria):
     one, other = read(minimal(criteria=criteria)), read("Else" + minimal(criteria=criteria))
@@ -304,7 +511,9 @@ def test_a_judged_goal_is_part_of_both_digests(read, criteria):
 
 def test_an_answer_that_a_judge_is_shown_is_part_of_what_was_asked(read):
     one, other = (read(minimal(f"- a => {x}", "- judge: Right?")) for x in "bc")
-    assert one.digest("m", 0.7) != other.digest("m", 0.7)
+    assert one.digest("m", 0.7) not in other.digests("m", 0.7)
+    more = read(minimal("- a => b\n- d\n- e => f", "- judge: Right?"))
+    assert one.digest("m", 0.7) in more.digests("m", 0.7)  # rows were added
 
 
 PIECES = st.sampled_from(
@@ -337,7 +546,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory, lines):
 
 
 @settings(deadline=None)
-@drawn(st.binary(max_size=200), st.sampled_from(["csv", "jsonl"]))
+@drawn(st.binary(max_size=200), st.sampled_from(["csv", "jsonl", "json"]))
 def test_any_file_of_inputs_is_read_or_refused(tmp_path_factory, content, ending):
     folder = tmp_path_factory.getbasetemp()
     (folder / f"any.{ending}").write_bytes(b"input,expected\n" * (ending == "csv") + content)

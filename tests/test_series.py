@@ -169,7 +169,6 @@ def test_without_a_judge_in_use_its_model_is_of_no_account() -> None:
 
 CHANGES = [
     (replace(program(), task="Say {input}."), MODELS, 0.7),
-    (program(inputs="one two three"), MODELS, 0.7),
     (program(), {**MODELS, "task": "new"}, 0.7),
     (program(), MODELS, 1.0),
 ]
@@ -186,7 +185,7 @@ def test_another_task_begins_a_series_that_inherits_the_best_prompt(
 
 
 def test_a_new_series_goes_on_with_what_it_inherited() -> None:
-    asked = program(inputs="three")
+    asked = replace(program(), task="Three.")
     records = [*a_night(program()), ran(asked, 0, "base", "apple", kind="baseline")]
     for _ in range(2):
         history, notices = open_history(records, asked, MODELS, 0.7)
@@ -212,7 +211,7 @@ def test_failures_of_the_series_before_do_not_hide_its_best_prompt() -> None:
 
 
 def test_going_back_to_an_earlier_program_continues_its_series() -> None:
-    first, second = program(), program(inputs="three")
+    first, second = program(), replace(program(), task="Three.")
     records = [*a_night(first), ran(second, 0, "base", "apple", kind="baseline")]
     records += [ran(second, 1, "fruit", "apple"), ran(first, 4, "more fruit", "apple pear")]
     history, notices = open_history(records, first, MODELS, 0.7)
@@ -224,8 +223,8 @@ def test_going_back_to_an_earlier_program_continues_its_series() -> None:
 
 def test_the_best_of_the_latest_of_several_series_is_inherited() -> None:
     records = a_night(program())
-    records += [ran(program(inputs="three"), 0, "latest", "nothing", kind="baseline")]
-    history, _ = open_history(records, program(inputs="four"), MODELS, 0.7)
+    records += [ran(replace(program(), task="Three."), 0, "latest", "nothing", kind="baseline")]
+    history, _ = open_history(records, replace(program(), task="Four."), MODELS, 0.7)
     assert history.inherited == "latest"
 
 

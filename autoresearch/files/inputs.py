@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autoresearch.text import short
+from autoresearch.text import mended, short
 
 CODE = re.compile(r"(`+).*?\1", re.DOTALL)
 ARROW = re.compile(r"(?:^|(?<=\s))=>(?=\s|$)")
 PLACEHOLDER = re.compile(r"\{(input|expected)\}")
+FILE = re.compile(r"file:\s*(\S.*?\.(csv|jsonl?))\s*(?:\((.*)\))?", re.IGNORECASE)
+SEPARATOR = re.compile(r"sep=(.)(?=\n)", re.IGNORECASE)  # as Excel writes it
 
 
 class ProgramError(Exception):
@@ -36,6 +39,10 @@ class Line(NamedTuple):
     where: str
     text: str
     fenced: bool = False
+
+
+Row = tuple[str, Input]  # with its address
+Cells = dict[str, Any]  # one row of a file, by the lower-case names of its columns
 
 
 def fill(template: str, given: Input) -> str:
@@ -62,82 +69,162 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def split_input(item: Line) -> Input:
-    r"""Splits at the last ` => ` outside of `code`; `\=>` is an arrow that belongs to the text."""
-    masked = CODE.sub(lambda code: "x" * len(code[0]), item.text)
-    arrows = list(ARROW.finditer(masked))
-    if not arrows:
-        return Input(item.text.replace(r"\=>", "=>"))
-    text = item.text[: arrows[-1].start()].strip().replace(r"\=>", "=>")
-    expected = item.text[arrows[-1].end() :].strip().replace(r"\=>", "=>")
-    if not text or not expected:
-        raise ProgramError(f"{item.where}: expected 'input => expected answer' on both sides of =>")
-    return Input(text, expected)
-
-
-def read_file(item: Line, folder: Path) -> list[tuple[str, Input]]:
-    """The inputs of `file: name.csv` or `file: name.jsonl`, relative to program.md."""
-    path = folder / item.text[len("file:") :].strip()
-    readers = {".csv": csv_rows, ".jsonl": jsonl_rows}
-    if path.suffix.lower() not in readers:
+def read_input(item: Line, folder: Path) -> list[Row]:
+    """The rows of `file: name.csv`, relative to `folder`; else the item itself."""
+    if named := FILE.fullmatch(item.text):
+        return read_file(item.where, folder / named[1], read_columns(item.where, named[3]))
+    given = split_input(item)
+    if given.expected is None and item.text.startswith("file:"):
         raise ProgramError(
-            f"{item.where}: expected a .csv or .jsonl file, found '{short(item.text)}'"
+            f"{item.where}: expected a .csv, .json or .jsonl file, found '{short(item.text)}'"
         )
-    try:
-        rows = list(readers[path.suffix.lower()](path))
-    except ProgramError as error:
-        raise ProgramError(f"{error} (named at {item.where})") from error
-    if not rows:
-        raise ProgramError(f"{path}: no inputs (named at {item.where})")
-    return [(where, row_input(where, row)) for where, row in rows]
+    return [(item.where, given)]
 
 
-def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = csv.DictReader(io.StringIO(read_text(path)), strict=True)
-    try:
-        names = [name.strip().casefold() for name in rows.fieldnames or []]
-        if "input" not in names:
+def split_input(item: Line) -> Input:
+    r"""Splits at the last ` => ` outside of `code`; `\=>` and `\file:` belong to the text."""
+    text, expected = item.text, None
+    if text.lower().startswith(r"\file:"):
+        text = text[1:]
+    if arrows := list(ARROW.finditer(CODE.sub(lambda code: "x" * len(code[0]), text))):
+        text, expected = text[: arrows[-1].start()].strip(), text[arrows[-1].end() :]
+    if expected is not None and not (text and expected.strip()):
+        raise ProgramError(f"{item.where}: expected 'input => expected answer' on both sides of =>")
+    return Input(text.replace(r"\=>", "=>"), expected and expected.strip().replace(r"\=>", "=>"))
+
+
+def read_columns(where: str, remark: str | None) -> dict[str, str]:
+    """The columns of `(input: text, expected: label)`, in lower case."""
+    columns = {"input": "input", "expected": "expected"}
+    for part in remark.split(",") if remark is not None else ():
+        role, _, column = (each.strip().casefold() for each in part.partition(":"))
+        if role not in columns or not column:
             raise ProgramError(
-                f"{path}:1: expected the columns input,expected, found {short(', '.join(names))}"
+                f"{where}: expected (input: column, expected: column), found ({short(part)})"
             )
-        rows.fieldnames = names
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            if None in row:
-                raise ProgramError(f"{where}: more cells than the header; quote a cell with commas")
-            yield where, {**row, "expected": row.get("expected") or None}
+        columns[role] = column
+    return columns
+
+
+def read_file(where: str, path: Path, columns: dict[str, str]) -> list[Row]:
+    try:
+        text = read_text(path)
+        table = path.suffix.lower() == ".csv"
+        found = csv_rows(path, text, columns) if table else json_rows(path, text)
+        rows = [(at, row_input(at, row, columns)) for at, row in found]
+    except ProgramError as error:
+        raise ProgramError(f"{error} (named at {where})") from error
+    if not rows:
+        raise ProgramError(f"{path}: no inputs (named at {where})")
+    return rows
+
+
+def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[str, Cells]]:
+    """The rows below the header, with whatever parts its cells; rows without a word are none."""
+    said = SEPARATOR.match(text)
+    text, wanted = text[said.end() :] if said else text, columns["input"]
+    head = next(line for line in text.split("\n") if line.strip('," ;\t') or line == text)
+    parted = {d: [c.strip(' "').casefold() for c in head.split(d)] for d in ",;\t|"}
+    delimiter = said[1] if said else next((d for d in parted if wanted in parted[d]), ",")
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader, line = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), 1
+    names: list[str] = []
+    try:
+        for cells in reader:
+            where, line = f"{path}:{line}", reader.line_num + 1
+            if not any(map(str.strip, cells)):
+                continue
+            if names and any(map(str.strip, cells[len(names) :])):
+                raise ProgramError(
+                    f"{where}: more cells than the header; quote a cell with {delimiter!r} in it"
+                )
+            if names:
+                yield where, dict(zip(names, cells, strict=False))
+                continue
+            names = [cell.strip().casefold() for cell in cells]
+            if wanted not in names:
+                raise ProgramError(
+                    f"{where}: expected the columns {wanted},{columns['expected']}, found "
+                    f"{short(', '.join(names))}; '- file: {path.name} (input: text, expected: "
+                    "label)' names others"
+                )
     except csv.Error as error:
-        raise ProgramError(f"{path}:{rows.line_num + 1}: not CSV: {error}") from error
+        raise ProgramError(f"{path}:{line}: not CSV: {error}") from error
 
 
-def jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+def json_rows(path: Path, text: str) -> Iterator[tuple[str, Cells]]:
+    """The objects of a .json list, or of the lines of a .jsonl file."""
+    whole = path.suffix.lower() == ".json"
+    for number, line in enumerate([text] if whole else text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ProgramError(f"{path}:{number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ProgramError(f'{path}:{number}: expected {{"input": ...}}, found {short(line)}')
-        yield f"{path}:{number}", row
+            at = number + getattr(error, "lineno", 1) - 1
+            raise ProgramError(f"{path}:{at}: not JSON: {error}") from error
+        for count, row in enumerate(found if whole and isinstance(found, list) else [found], 1):
+            where = f"{path}: row {count}" if whole else f"{path}:{number}"
+            if not isinstance(row, dict):
+                shown = short(json.dumps(row))
+                raise ProgramError(f'{where}: expected {{"input": ...}}, found {shown}')
+            yield where, {name.strip().casefold(): value for name, value in row.items()}
 
 
-def row_input(where: str, row: dict[str, Any]) -> Input:
-    """A row as an input; numbers and objects become their JSON text."""
-    text, expected = (
-        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for value in (row.get("input"), row.get("expected"))
-    )
-    if not text or not text.strip():
+def row_input(where: str, row: Cells, columns: dict[str, str]) -> Input:
+    """A row as an input; numbers and objects become their JSON text.
+
+    A sample of OpenAI's evals, `messages` and `ideal`, is what its user says.
+    """
+    asked, answer = row.get(columns["input"], row.get("messages")), row.get(columns["expected"])
+    if answer is None and (answer := row.get("ideal")) and isinstance(answer, list):
+        answer = answer[0]
+    if isinstance(asked, list) and all(isinstance(m, dict) and "content" in m for m in asked):
+        turns = [m for m in asked if m.get("role") != "system"] or asked
+        said = [(f"{m.get('role')}: ", as_text(m["content"])) for m in turns]
+        asked = "\n\n".join(role * (len(said) > 1) + content for role, content in said)
+    text, expected = mended(as_text(asked)).strip(), mended(as_text(answer)).strip()
+    if not text:
         raise ProgramError(f"{where}: no input in this row")
-    return Input(text.strip(), expected.strip() if expected else None)
+    return Input(text, expected or None)
 
 
-def refuse_repeats(inputs: list[tuple[str, Input]]) -> None:
-    """A pass is one trial per distinct input, and a held-out input must not be among the others."""
-    seen: dict[str, str] = {}
-    for where, given in inputs:
-        if given.text in seen:
-            raise ProgramError(f"{where}: the same input stands already at {seen[given.text]}")
-        seen[given.text] = where
+def as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
+    """Each input once, where it stands first, and a line about those that were left out.
+
+    A pass is one trial of each input, and no held-out input may be among the others.
+    """
+    seen: dict[str, Row] = {}
+    repeats = []
+    for where, given in (row for part in parts for row in part):
+        first, twin = seen.setdefault(given.text, (where, given))
+        if twin.expected != given.expected:
+            raise ProgramError(f"{where}: the same input has another answer at {first}")
+        if twin is not given:
+            repeats.append(f"{where} repeats {first}")
+    kept = [[given for _, given in part if seen[given.text][1] is given] for part in parts]
+    said = (
+        f"inputs that stand there before count once: {len(repeats)} left out; " if repeats else ""
+    )
+    return kept, [said + repeats[0]] if repeats else []
+
+
+def set_apart(
+    inputs: list[Input], share: float, least: int, salt: str
+) -> tuple[list[Input], list[Input]]:
+    """(the others, a share of the labelled inputs), chosen by a hash of each: rows that are added
+    move none of those that were among the others before."""
+
+    def drawn(given: Input) -> float:
+        digest = hashlib.sha256(f"{salt}{given.text}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    order = sorted((i for i in inputs if i.expected is not None), key=drawn)
+    chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
+    return [i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]

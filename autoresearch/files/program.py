@@ -10,29 +10,36 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from autoresearch.files.inputs import (
+    CODE,
     Input,
     Line,
     ProgramError,
-    fill,
-    read_file,
+    Row,
+    read_input,
     read_text,
-    refuse_repeats,
-    split_input,
+    set_apart,
+    without_repeats,
 )
 from autoresearch.text import nearest, short, unknown
 
 SECTIONS = ("Goal", "Task", "Inputs", "Held-out inputs", "Criteria", "Baseline")
-HEADING = re.compile(r"(#{1,2})\s+(.*?)[\s#:]*$")
+HEADING = re.compile(r" {0,3}(#{1,2})(\s+)?(.*?)[\s#:]*$")
 FENCE = re.compile(r"\s*(?:(?:[-*+]|\d+[.)])\s+)?(`{3,}(?=[^`]*$)|~{3,})")
 ITEM = re.compile(r"(\s*)(?:[-*+]|\d+[.)])(?:\s+|$)(.*)")
+OPAQUE = re.compile(rf"{CODE.pattern}|:\s*/(?:\\.|[^/\\])*/")  # code, a pattern: no comment there
 CRITERION = re.compile(r"([\w-]+)\s*(?:\((.*?)\)\s*)?:\s*(.*)", re.DOTALL)
-BRACED = re.compile(r"(?<!\{)\{\s*(\w+)\s*\}(?!\})")
 WEIGHT = re.compile(r"weight\s*[=:]?\s*(.*)", re.IGNORECASE)
+MARK = r"(?:\{\{|\$\{|\[\[|%\(|\{|<)\s*(\w+)\s*(?:\}\}|\]\]|\)s|\}|>)"  # a placeholder, elsewhere
+SPELLED = re.compile(rf"(?<![\\{{$\[]){MARK}")
+ASKED = re.compile(rf"\\({MARK})|\{{input\}}")
+
+HOLD_OUT = 12  # labelled inputs from which a third is set aside
+EXAMPLES = 20  # labelled inputs for the search from which a tenth, at least 5, is a pool
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Criterion:
     argument: str
     weight: float = 1.0
     where: str = ""
+    source: str = ""  # of a `python` criterion: the text of its file
 
     @property
     def label(self) -> str:
@@ -56,13 +64,17 @@ class Program:
 
     goal: str
     task: str
-    inputs: tuple[Input, ...]
-    held_out: tuple[Input, ...]
+    inputs: tuple[Input, ...]  # for the search
+    held_out: tuple[Input, ...]  # for the last confirmation alone
     criteria: tuple[Criterion, ...]
     baseline: str
     text: str
     name: str
-    pool: tuple[Input, ...] = ()  # examples for prompts, never scored
+    folder: Path = Path()
+    pool: tuple[Input, ...] = ()  # labelled, to show as examples, never scored
+    set_aside: int = 0  # how many of the inputs are held out although program.md does not say so
+    notices: tuple[str, ...] = ()  # what the person should know, a line each
+    rows: tuple[Input, ...] = ()  # all, as they are listed, those under ## Held-out inputs first
 
     @property
     def judged_by_goal(self) -> bool:
@@ -70,27 +82,48 @@ class Program:
         return not self.criteria or any(c.label.casefold() == "judge: goal" for c in self.criteria)
 
     def question(self, given: Input) -> str:
-        """The user message for one input, which follows the task where `{input}` does not stand."""
-        if "{input}" in self.task or not given.text:
-            return fill(self.task, given)
-        return f"{self.task}\n\n{given.text}"
+        r"""The user message for one input, which follows the task where `{input}` does not stand.
+
+        `\{word}` in the task is {word} as it stands.
+        """
+        asked = ASKED.sub(lambda found: found[1] or given.text, self.task)
+        return asked if self.asks_in_place or not given.text else f"{asked}\n\n{given.text}"
+
+    @property
+    def asks_in_place(self) -> bool:
+        """Whether {input} stands in the task."""
+        return any(not found[1] for found in ASKED.finditer(self.task))
 
     def digest(self, model: str, temperature: float) -> str:
-        """12 hex digits over what was asked: task, input texts, model and temperature.
+        """12 hex digits over what is asked, for new records; see `digests`."""
+        return self.digests(model, temperature)[-1]
 
-        With a judge also over what it is shown, for its old marks hold for nothing else.
+    def digests(self, model: str, temperature: float) -> list[str]:
+        """The digests of the records that belong to this series; inputs stand in their trials.
+
+        They cover task, model, temperature and a judged goal. With a judge also the answers that
+        it is shown, one after the other, so that rows added at the end go on. The first is the one
+        of versions that counted in the inputs.
         """
         judge = not self.criteria or any(c.kind == "judge" for c in self.criteria)
-        shown = [self.goal * self.judged_by_goal, self._answers() if judge else {}]
-        return fingerprint([self.task, [i.text for i in self.inputs], model, temperature, shown])
+        goal, answers = self.goal * self.judged_by_goal, self._answers() if judge else {}
+        held_out = set() if self.set_aside else set(self.held_out)
+        texts = [i.text for i in self.rows if i not in held_out] or [i.text for i in self.inputs]
+        before = fingerprint([self.task, texts, model, temperature, [goal, answers]])
+        digests = [before, fingerprint([self.task, model, temperature, goal])]
+        for answer in answers.items():
+            digests.append(fingerprint([digests[-1], answer]))
+        return digests
 
     def criteria_digest(self) -> str:
         """12 hex digits over how it was scored: criteria, expected answers, a judged goal."""
-        criteria = sorted((c.kind, c.argument, c.weight) for c in self.criteria)
+        criteria = sorted(
+            (c.kind, c.argument, c.weight, *[c.source] * bool(c.source)) for c in self.criteria
+        )
         return fingerprint([criteria, self._answers(), self.goal * self.judged_by_goal])
 
     def _answers(self) -> dict[str, str]:
-        given = self.inputs + self.held_out
+        given = self.rows or self.held_out + self.inputs + self.pool
         return {i.text: i.expected for i in given if i.expected is not None}
 
 
@@ -103,21 +136,46 @@ def load_program(path: Path) -> Program:
     """Reads and checks everything but the criteria's arguments; raises ProgramError."""
     text = read_text(path)
     sections = split_sections(str(path), text)
-    inputs = read_inputs("Inputs", sections, path.parent)
-    held_out = read_inputs("Held-out inputs", sections, path.parent)
-    refuse_repeats([*inputs, *held_out])
+    listed = [read_inputs(heading, sections, path.parent) for heading in SECTIONS[2:4]]
+    (inputs, held_out), repeats = without_repeats(*listed)
+    rows, pool = (*held_out, *inputs), list[Input]()
+    if by_us := "Held-out inputs" not in sections and labelled(inputs) >= HOLD_OUT:
+        inputs, held_out = set_apart(inputs, 1 / 3, len(inputs) // 6, "held out")
+    if labelled(inputs) >= EXAMPLES:
+        inputs, pool = set_apart(inputs, 1 / 10, 5, "pool")
     program = Program(
         goal=prose(sections.get("Goal")),
         task=unfenced(prose(sections.get("Task"))),
-        inputs=tuple(given for _, given in inputs) or (Input(""),),
-        held_out=tuple(given for _, given in held_out),
-        criteria=read_criteria(sections),
+        inputs=tuple(inputs) or (Input(""),),
+        held_out=tuple(held_out),
+        criteria=read_criteria(sections, path.parent),
         baseline=unfenced(prose(sections.get("Baseline"))),
         text=text,
         name=path.name,
+        folder=path.parent,
+        pool=tuple(pool),
+        set_aside=len(held_out) * by_us,
+        rows=rows,
     )
     check_whole(program, str(path), sections)
-    return program
+    return replace(program, notices=(*repeats, *worth_knowing(program)))
+
+
+def worth_knowing(program: Program) -> Iterator[str]:
+    if program.set_aside:
+        yield (
+            f"{program.set_aside} of the {len(program.rows)} inputs are held out for the last "
+            "confirmation, the same ones every time ('## Held-out inputs: none' searches with all)"
+        )
+    if program.pool:
+        yield f"{len(program.pool)} inputs are never scored: prompts may show them as examples"
+    for c in program.criteria:
+        if c.argument.casefold() == "expected":
+            yield f"{c.where}: '{c.label}' asks for that word; '{c.kind}: {{expected}}' was meant?"
+
+
+def labelled(inputs: list[Input]) -> int:
+    return sum(given.expected is not None for given in inputs)
 
 
 def fingerprint(facts: Any) -> str:
@@ -133,16 +191,22 @@ def split_sections(name: str, text: str) -> dict[str, Section]:
     lines = preamble
     for line in visible_lines(name, text):
         heading = None if line.fenced else HEADING.match(line.text)
-        section = known.get(heading_key(heading[2])) if heading else None
-        if heading is None or (section is None and is_title(heading, preamble, sections)):
+        title, _, word = heading[3].partition(":") if heading else ("", "", "")
+        section = known.get(heading_key(title))
+        if heading is None or not (heading[2] or section):
             lines.append(line)
-        elif section is None:
-            raise ProgramError(f"{line.where}: unknown section {unknown(heading[2], SECTIONS)}")
+        elif not heading[2]:
+            raise ProgramError(f"{line.where}: a blank is missing: write '{heading[1]} {title}'")
+        elif section is None and is_title(heading, preamble, sections):
+            lines.append(line)
+        elif section is None or word.strip() not in ("", "none"):
+            raise ProgramError(f"{line.where}: unknown section {unknown(heading[3], SECTIONS)}")
         elif section in sections:
             first = sections[section].where
             raise ProgramError(f"{line.where}: section '{section}' stands already at {first}")
         else:
-            sections[section] = Section(line.where, lines := [])
+            lines = [Line(line.where, word)] if word else []
+            sections[section] = Section(line.where, lines)
     goal = sections.get("Goal", Section(f"{name}:1", []))
     return sections | {"Goal": Section(goal.where, preamble + goal.lines)}
 
@@ -150,7 +214,7 @@ def split_sections(name: str, text: str) -> dict[str, Section]:
 def is_title(heading: re.Match[str], preamble: list[Line], sections: dict[str, Section]) -> bool:
     """Whether an unknown heading is the file's title rather than a misspelt section."""
     first = not sections and not any(line.text.strip() for line in preamble)
-    return first and len(heading[1]) == 1 and not nearest(heading[2], SECTIONS)
+    return first and len(heading[1]) == 1 and not nearest(heading[3], SECTIONS)
 
 
 def heading_key(title: str) -> str:
@@ -183,11 +247,13 @@ def closes(stripped: str, fence: str) -> bool:
 
 def without_comments(line: str, commented: bool) -> tuple[str, bool]:
     """The line outside <!-- -->, and whether a comment is still open at its end."""
-    shown = ""
-    while line:
-        head, mark, line = line.partition("-->" if commented else "<!--")
-        shown += "" if commented else head
-        commented ^= bool(mark)
+    shown, at = "", 0
+    masked = OPAQUE.sub(lambda found: "x" * len(found[0]), line)
+    while at >= 0:
+        end = line.find("-->", at) if commented else masked.find("<!--", at)
+        shown += "" if commented else line[at : end if end >= 0 else None]
+        at = end + (3 if commented else 4) if end >= 0 else end
+        commented ^= end >= 0
     return shown, commented
 
 
@@ -208,11 +274,11 @@ def unfenced(text: str) -> str:
 def list_items(section: Section) -> list[Line]:
     """The section's list items, each under the address of its first line, never empty."""
     items: list[list[Line]] = []
-    margin = -1
+    inner = 0  # column from which a list item is text of the one above
     for line in section.lines:
         found = None if line.fenced else ITEM.match(line.text)
-        if found and (not items or len(found[1]) <= margin):
-            margin = len(found[1])
+        if found and (not items or len(found[1]) < inner):
+            inner = found.start(2)
             items.append([Line(line.where, found[2])])
         elif items and (line.fenced or not line.text.strip() or line.text[0].isspace()):
             items[-1].append(line)
@@ -243,22 +309,17 @@ def items_under(heading: str, sections: dict[str, Section]) -> list[Line]:
     return items
 
 
-def read_inputs(
-    heading: str, sections: dict[str, Section], folder: Path
-) -> list[tuple[str, Input]]:
-    """(address, input) of each input under a heading, those of files included."""
-    inputs: list[tuple[str, Input]] = []
-    for item in items_under(heading, sections):
-        if item.text.lower().startswith("file:"):
-            inputs += read_file(item, folder)
-        else:
-            inputs.append((item.where, split_input(item)))
-    return inputs
+def read_inputs(heading: str, sections: dict[str, Section], folder: Path) -> list[Row]:
+    """Each input under a heading with its address, those of files included; `none` is none."""
+    if prose(sections.get(heading)).casefold() in ("none", "- none"):
+        return []
+    return [row for item in items_under(heading, sections) for row in read_input(item, folder)]
 
 
-def read_criteria(sections: dict[str, Section]) -> tuple[Criterion, ...]:
+def read_criteria(sections: dict[str, Section], folder: Path) -> tuple[Criterion, ...]:
     seen: dict[str, Criterion] = {}
-    for criterion in map(read_criterion, items_under("Criteria", sections)):
+    for item in items_under("Criteria", sections):
+        criterion = read_criterion(item, folder)
         twin = seen.setdefault(criterion.label, criterion)
         if twin is not criterion:
             raise ProgramError(
@@ -268,19 +329,25 @@ def read_criteria(sections: dict[str, Section]) -> tuple[Criterion, ...]:
     return tuple(seen.values())
 
 
-def read_criterion(item: Line) -> Criterion:
+def read_criterion(item: Line, folder: Path) -> Criterion:
     """Reads `kind: argument` or `kind (weight 2): argument`."""
     found = CRITERION.fullmatch(item.text)
     if not found:
         raise ProgramError(
-            f"{item.where}: expected 'kind: argument' or 'kind (weight 2): argument',"
-            f" found '{short(item.text)}'"
+            f"{item.where}: expected 'kind: argument' or 'kind (weight 2): argument'; a model can"
+            f" judge it: '- judge: {short(item.text)}'"
         )
     kind, remark, argument = found[1].lower(), found[2], found[3].strip()
     if not argument:
         raise ProgramError(f"{item.where}: nothing after '{kind}:'")
     weight = 1.0 if remark is None else read_weight(item.where, remark.strip())
-    return Criterion(kind, argument, weight, item.where)
+    source = ""
+    if kind == "python":
+        try:
+            source = read_text(folder / argument.rpartition(":")[0].strip())
+        except ProgramError as error:
+            raise ProgramError(f"{error} (named at {item.where})") from error
+    return Criterion(kind, argument, weight, item.where, source)
 
 
 def read_weight(where: str, remark: str) -> float:
@@ -306,21 +373,30 @@ def check_whole(program: Program, path: str, sections: dict[str, Section]) -> No
     where = sections["Task"].where
     if "{expected}" in program.task:
         raise ProgramError(f"{where}: {{expected}} in the task would give the answer away")
-    if "Inputs" not in sections and ("{input}" in program.task or program.held_out):
+    if "Inputs" not in sections and (program.asks_in_place or program.held_out):
         raise ProgramError(f"{where}: this task needs inputs; list them under '## Inputs'")
-    for found in BRACED.finditer(program.task):
-        word = found[1].lower().removesuffix("s")
-        if word in ("input", "expected") and f"{{{word}}}" not in program.task:
-            raise ProgramError(f"{where}: {found[0]} is no placeholder; did you mean {{{word}}}?")
-    unanswered = [i.text for i in program.inputs + program.held_out if i.expected is None]
+    guess = "Inputs" in sections and not program.asks_in_place
+    refuse_other_spellings(where, program.task, guess)
+    unanswered = [i.text for i in program.rows if i.expected is None]
     for criterion in program.criteria:
-        if "{expected}" in criterion.argument and "Inputs" not in sections:
-            raise ProgramError(
-                f"{criterion.where}: {{expected}} needs inputs with their expected answers; list"
-                " them under '## Inputs' as '- input => expected'"
-            )
-        if "{expected}" in criterion.argument and unanswered:
+        refuse_other_spellings(criterion.where, criterion.argument)
+        if "{expected}" in criterion.argument and (unanswered or not program.rows):
+            missing = f"; there is none for '{short(unanswered[0])}'" if unanswered else ""
             raise ProgramError(
                 f"{criterion.where}: {{expected}} needs an expected answer for every input, as in"
-                f" '- input => expected'; there is none for '{short(unanswered[0])}'"
+                f" '- input => expected' under '## Inputs'{missing}"
+            )
+
+
+def refuse_other_spellings(where: str, text: str, guess: bool = False) -> None:
+    """{{input}}, ${input}, [[input]] and the like; with `guess` any {word}, and <input>."""
+    for found in SPELLED.finditer(text):
+        word, tag = found[1].casefold().removesuffix("s"), found[0][0] == "<"
+        ours = word in ("input", "expected")
+        meant = ours and not tag or guess and (ours or found[0][0] in "{$")
+        if meant and found[0] not in ("{input}", "{expected}"):
+            right = "{expected}" if word == "expected" else "{input}"
+            raise ProgramError(
+                f"{where}: {found[0]} is no placeholder: write {right}, or in the task \\{found[0]}"
+                " if it is meant as it stands"
             )

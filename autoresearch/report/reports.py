@@ -143,7 +143,7 @@ def chosen(
         check_criteria(program)
         temperature = task_temperature(environment())
         models = {e.models.get("task", "") for e in experiments}
-        digests = [program.digest(model, temperature) for model in models]
+        digests = [d for model in models for d in program.digests(model, temperature)]
         asked = next((e for e in reversed(experiments) if e.program in digests), None)
     except ProgramError:
         if not options.report:

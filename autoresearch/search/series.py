@@ -43,17 +43,20 @@ def open_history(
     before, suffice. Where there are none of this series, the first proposal will test the best
     prompt of the series before it.
     """
-    digest, criteria = program.digest(models["task"], temperature), program.criteria_digest()
+    digests, criteria = program.digests(models["task"], temperature), program.criteria_digest()
     judge = models["judge"] if needs_judge(program) else None
     deterministic = temperature == 0 and judge is None
+    known = (e.program for e in reversed(experiments) if e.program in digests)
     history = History(
-        inputs=[given.text for given in program.inputs], deterministic=deterministic, series=digest
+        inputs=[given.text for given in program.inputs],
+        deterministic=deterministic,
+        series=next(known, digests[-1]),
     )
     history.held_out = tuple(given.text for given in program.held_out)
     before: list[Experiment] = []
     again = 0
     for experiment in experiments:
-        asked = experiment.program == digest
+        asked = experiment.program in digests
         marked = experiment.criteria == criteria and judge in (None, experiment.models.get("judge"))
         if asked and (marked or experiment.score is None):
             history.add(experiment)
