@@ -262,10 +262,10 @@ def test_what_could_not_be_put_back_is_put_back_the_next_time(
         path.write_text("[]\n")
         room = iter((True, False))
 
-        def full(self: Results, record: bytes) -> None:
-            if not next(room):
+        def full(self: Results, *records: bytes) -> bool:
+            if records and not next(room):
                 raise ResultsError("no room")
-            write(self, record)
+            return write(self, *records)
 
         monkeypatch.setattr(Results, "_write", full)
         with pytest.raises(ResultsError, match="no room"):
@@ -651,7 +651,7 @@ def test_only_one_of_many_at_once_gets_the_file(path: Path) -> None:
     not os.path.isdir("/proc/self"), reason="needs /proc, where no file can be made"
 )
 def test_a_folder_that_takes_no_file_is_said_so():
-    with pytest.raises(ResultsError, match="/proc/x.json cannot be written: its folder"):
+    with pytest.raises(ResultsError, match="/proc/x.json is in a folder that takes no new file"):
         Results(Path("/proc/x.json"))
 
 
@@ -676,6 +676,18 @@ def test_a_broken_file_put_in_its_place_is_left_alone_and_all_is_rescued(path: P
     assert path.read_bytes() == broken
     assert numbers(path.with_name("results.json.rescued")) == [0, 1, 2, 3]
     assert sorted(os.listdir(path.parent)) == ["results.json", "results.json.rescued"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_any_more_is_left_alone_and_all_is_rescued(path: Path, kind: str) -> None:
+    results = Results(path)
+    results.append(FIRST)
+    path.unlink()
+    os.mkdir(path) if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(ResultsError, match="all 2 experiments up to now are in"):
+        results.append(SECOND)
+    results.close()
+    assert numbers(path.with_name("results.json.rescued")) == [0, 1]
 
 
 def test_what_was_broken_and_is_mended_gets_back_what_it_lacks(path: Path) -> None:

@@ -341,10 +341,10 @@ def read_criterion(item: Line, folder: Path) -> Criterion:
     if not argument:
         raise ProgramError(f"{item.where}: nothing after '{kind}:'")
     weight = 1.0 if remark is None else read_weight(item.where, remark.strip())
-    source = ""
-    if kind == "python":
+    source, file = "", argument.rpartition(":")[0].strip()
+    if kind == "python" and file.endswith(".py"):
         try:
-            source = read_text(folder / argument.rpartition(":")[0].strip())
+            source = read_text(folder / file)
         except ProgramError as error:
             raise ProgramError(f"{error} (named at {item.where})") from error
     return Criterion(kind, argument, weight, item.where, source)

@@ -35,28 +35,17 @@ def load(path: Path) -> list[Experiment]:
 
     Needs no lock and never writes, so it may run beside a run that appends.
     """
+    _check_regular(path)
     with _explained(path, "read"):
         with suppress(FileNotFoundError), open(path, "rb") as file:
             return list(Scan(file, path))
         return []
 
 
-# ---- what is written
-
-
-def _encoded(record: dict[str, Any]) -> bytes:
-    """The record in our layout; half a surrogate pair becomes U+FFFD."""
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    return mended(text).replace("\n", "\n  ").encode()
-
-
-def _laid_out(records: Iterable[bytes]) -> Iterator[bytes]:
-    """A whole file in our layout, a record at a time."""
-    before = b"["
-    for record in records:
-        yield before + b"\n  " + record
-        before = b","
-    yield b"[]\n" if before == b"[" else b"\n]\n"
+def begin_afresh(path: Path) -> None:
+    """Remove the file of an earlier demo."""
+    with _explained(path, "remove"):
+        path.unlink(missing_ok=True)
 
 
 def reason(error: OSError) -> str:
@@ -66,9 +55,6 @@ def reason(error: OSError) -> str:
 
 @contextmanager
 def _explained(path: Path, doing: str) -> Iterator[None]:
-    if path.exists() and not path.is_file():
-        kind = "a directory" if path.is_dir() else "no regular file"
-        raise ResultsError(f"{path} is {kind}; name a file for the results")
     try:
         yield
     except OSError as error:
@@ -78,10 +64,20 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
         ) from error
 
 
-def begin_afresh(path: Path) -> None:
-    """Remove the file of an earlier demo."""
-    with _explained(path, "remove"):
-        path.unlink(missing_ok=True)
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "no regular file"
+        raise ResultsError(f"{path} is {kind}; name a file for the results")
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    """The record in our layout; half a surrogate pair becomes U+FFFD."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    return mended(text).replace("\n", "\n  ").encode()
+
+
+def _in_list(before: bytes, records: Iterable[bytes]) -> bytes:
+    return before + b"\n  " + b",\n  ".join(records) + b"\n]\n"
 
 
 # ---- the file held open
@@ -102,6 +98,7 @@ class Results:
         self._rescue: Path | None = None
         # How we left the file, computed and not read back: device, inode, size and last bytes.
         self._left = (0, 0, 0, b"")
+        _check_regular(path)
         with _explained(path, "open"):
             self._file = Path(os.path.realpath(path))  # so that a symbolic link stays a link
             if not self._file.parent.is_dir():
@@ -142,7 +139,7 @@ class Results:
         """
         record, experiment = self._checked(experiment)
         with _explained(self._path, "append to"):
-            written = self._write([record])
+            written = self._write(record)
             self.experiments.append(experiment)
             if not written:
                 self._put_back()
@@ -150,7 +147,7 @@ class Results:
     def catch_up(self) -> None:
         """If another program changed the file, put back what it now lacks of `experiments`."""
         with _explained(self._path, "append to"):
-            if not self._stands():
+            if not self._write():
                 self._put_back()
 
     def _checked(self, experiment: Experiment) -> tuple[bytes, Experiment]:
@@ -200,7 +197,7 @@ class Results:
     def _lay_out(self, whole: int, torn: bool) -> None:
         """Bring the file to our layout, all at once: a crash leaves the old one or the new one."""
         records = json.loads(self._file.read_bytes()[:whole].decode("utf-8-sig") + "]")
-        write_whole(self._file, _laid_out(map(_encoded, records)))
+        write_whole(self._file, [_in_list(b"[", map(_encoded, records))])
         if not torn:
             self.notices.append(f"{self._path} was laid out anew; experiments kept: {len(records)}")
         self._load()
@@ -218,10 +215,10 @@ class Results:
                 except (OSError, ResultsError) as error:
                     raise self._rescued(ours, error) from error
                 lost = _lacking(ours, self.experiments)
-                if not lost or self._write(self._checked(each)[0] for each in lost):
+                if self._write(*(self._checked(each)[0] for each in lost)):
                     self.experiments += lost
-                    what += f"; read again, {len(lost)} experiments that it lacked were put back"
-                    self.notices.append(what)
+                    back = f", {len(lost)} experiments that it lacked were put back"
+                    self.notices.append(f"{what}; read again{back * bool(lost)}")
                     return
             raise self._rescued(ours, ResultsError(f"{what} again and again; stop that one"))
         except BaseException:
@@ -234,7 +231,8 @@ class Results:
         self._rescue = self._rescue or self._unused(".rescued")
         where = f"are in {self._rescue}"
         try:
-            write_whole(self._rescue, _laid_out(self._checked(each)[0] for each in ours))
+            records = (self._checked(each)[0] for each in ours)
+            write_whole(self._rescue, [_in_list(b"[", records)], like=self._file)
         except OSError as another:
             where = f"could not be saved in {self._rescue}: {reason(another)}"
         return ResultsError(
@@ -242,56 +240,46 @@ class Results:
             f"{self._path} in mid-run, and all {len(ours)} experiments up to now {where}"
         )
 
-    def _stands(self) -> bool:
-        with suppress(FileNotFoundError), open(self._file, "r+b", buffering=0) as file:
-            return self._is_left(file)
-        return False
-
-    def _is_left(self, file: BinaryIO) -> bool:
-        status, (*_, size, tail) = os.fstat(file.fileno()), self._left
-        file.seek(max(size - len(tail), 0))
-        there = status.st_dev, status.st_ino, status.st_size, file.read(len(tail) + 1)
-        return there == self._left
-
-    def _write(self, records: Iterable[bytes]) -> bool:
-        """Append; False if another program changed the file before that, or meanwhile."""
-        device, inode, size, tail = self._left
-        added = (b"[" if tail == b"[]\n" else b",") + b"\n  " + b",\n  ".join(records) + b"\n]\n"
-        with suppress(FileNotFoundError), open(self._file, "r+b", buffering=0) as file:
-            if not self._is_left(file):
-                return False
+    def _write(self, *records: bytes) -> bool:
+        """Append these, or none; False if another program changed the file before or meanwhile."""
+        if not self._file.is_file():
+            return False
+        with open(self._file, "r+b", buffering=0) as file:
+            status, (device, inode, size, tail) = os.fstat(file.fileno()), self._left
+            file.seek(max(size - len(tail), 0))
+            there = status.st_dev, status.st_ino, status.st_size, file.read(len(tail) + 1)
+            if there != self._left or not records:
+                return there == self._left
+            added = _in_list(b"[" if tail == b"[]\n" else b",", records)
             try:
                 _overwrite(file, size - 3, added)
             except BaseException as error:
-                restored = _restore(file, size, tail[-3:])
+                with suppress(OSError):  # else the torn end will be mended on the next start
+                    file.truncate(size)
+                    _overwrite(file, size - 3, tail[-3:])
                 if not isinstance(error, OSError):
                     raise
-                raise self._failed(error, len(added), restored) from error
+                raise ResultsError(
+                    f"cannot record an experiment in {self._path}: {reason(error)}; make room for "
+                    f"at least {len(added)} bytes and start again: all {len(self.experiments)} "
+                    "earlier experiments are safe"
+                ) from error
             self._left = device, inode, size - 3 + len(added), tail[:-3][-1:] + added
-        return self._stands()
-
-    def _failed(self, error: OSError, room: int, restored: bool) -> ResultsError:
-        return ResultsError(
-            f"cannot record an experiment in {self._path}: {reason(error)}"
-            f"; make room for at least {room} bytes and start again: "
-            f"all {len(self.experiments)} earlier experiments are safe"
-            + ("" if restored else ", and the torn end of the file will be mended then")
-        )
+        return self._write()
 
 
 def _lacking(ours: list[Experiment], there: list[Experiment]) -> list[Experiment]:
     """What of ours is not there; equal parts of one measurement count each."""
-    found, lost = Counter(map(_identity, there)), []
+
+    def identity(e: Experiment) -> tuple[object, ...]:
+        return e.iteration, e.kind, e.strategy, e.timestamp, e.prompt, e.response
+
+    found, lost = Counter(map(identity, there)), []
     for each in ours:
-        found[_identity(each)] -= 1
-        if found[_identity(each)] < 0:
+        found[identity(each)] -= 1
+        if found[identity(each)] < 0:
             lost.append(each)
     return lost
-
-
-def _identity(experiment: Experiment) -> tuple[object, ...]:
-    e = experiment
-    return e.iteration, e.kind, e.strategy, e.timestamp, e.prompt, e.response
 
 
 def _overwrite(file: BinaryIO, offset: int, data: bytes) -> None:
@@ -305,14 +293,6 @@ def _overwrite(file: BinaryIO, offset: int, data: bytes) -> None:
         file.truncate(offset)
 
 
-def _restore(file: BinaryIO, size: int, tail: bytes) -> bool:
-    with suppress(OSError):
-        file.truncate(size)
-        _overwrite(file, size - len(tail), tail)
-        return True
-    return False
-
-
 def _locked(path: Path, lock_path: Path) -> BaseFileLock:
     """The lock, held; it ends with the process, so one left by a killed process is no bar."""
     from filelock import FileLock, Timeout  # takes 15 ms, which --help does not need
@@ -320,13 +300,10 @@ def _locked(path: Path, lock_path: Path) -> BaseFileLock:
     lock = FileLock(lock_path, thread_local=False)
     try:
         lock.acquire(blocking=False)
-    except Timeout as error:
-        if not lock_path.exists():  # filelock takes a folder without room for one for a wait
-            raise ResultsError(
-                f"{path} cannot be written: its folder takes no new file; name another by --results"
-            ) from error
+    except Timeout as error:  # filelock takes a folder without room for one for a wait
+        held = "in use by another run; wait for it", "in a folder that takes no new file"
         raise ResultsError(
-            f"{path} is in use by another run; wait for it, or name another file by --results"
+            f"{path} is {held[not lock_path.exists()]}, or name another file by --results"
         ) from error
     return lock
 
@@ -354,7 +331,10 @@ def write_whole(path: Path, parts: Iterable[bytes | str], like: Path | None = No
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    _sync_folder(path)
+    if os.name != "nt":  # make the name itself last; Windows has no such call and needs none
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def _sweep(path: Path, age: float) -> None:
@@ -363,13 +343,3 @@ def _sweep(path: Path, age: float) -> None:
         with suppress(OSError):
             if time.time() - partial.lstat().st_mtime >= age:
                 partial.unlink()
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the name itself last; Windows has no such call and needs none."""
-    if os.name != "nt":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
