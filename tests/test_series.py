@@ -78,6 +78,13 @@ def test_the_same_program_goes_on() -> None:
     assert (history.completed, history.next_number(), notices) == (3, 4, [])
 
 
+def test_a_series_of_the_version_that_counted_in_the_inputs_goes_on_under_its_name() -> None:
+    before = program().digests("t", 0.7)[0]
+    records = [record.with_(program=before) for record in a_night(program())]
+    history, notices = open_history(records, program(), MODELS, 0.7)
+    assert (history.experiments, history.series, notices) == (records, before, [])
+
+
 @pytest.mark.parametrize(
     "temperature, criteria, deterministic",
     [(0, RULE, True), (0.7, RULE, False), (0, JUDGE, False)],
