@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from autoresearch.text import mended, short
 
-CODE = re.compile(r"(`+).*?\1", re.DOTALL)
+CODE = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 ARROW = re.compile(r"(?:^|(?<=\s))=>(?=\s|$)")
 PLACEHOLDER = re.compile(r"\{(input|expected)\}")
 FILE = re.compile(r"file:\s*(\S.*?\.(csv|jsonl?))\s*(?:\((.*)\))?", re.IGNORECASE)
@@ -123,9 +123,10 @@ def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[s
     """The rows below the header, with whatever parts its cells; rows without a word are none."""
     said = SEPARATOR.match(text)
     text, wanted = text[said.end() :] if said else text, columns["input"]
-    head = next(line for line in text.split("\n") if line.strip('," ;\t') or line == text)
+    head = next((line for line in text.split("\n") if line.strip('," ;\t|')), "")
     parted = {d: [c.strip(' "').casefold() for c in head.split(d)] for d in ",;\t|"}
-    delimiter = said[1] if said else next((d for d in parted if wanted in parted[d]), ",")
+    found = (d for d in parted if d in head and wanted in parted[d])
+    delimiter = said[1] if said else next(found, "\x1f")  # none, where there is one column
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader, line = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), 1
     names: list[str] = []

@@ -28,7 +28,7 @@ from autoresearch.files.inputs import (
 from autoresearch.text import nearest, short, unknown
 
 SECTIONS = ("Goal", "Task", "Inputs", "Held-out inputs", "Criteria", "Baseline")
-HEADING = re.compile(r" {0,3}(#{1,2})(\s+)?(.*?)[\s#:]*$")
+HEADING = re.compile(r" {0,3}(#{1,2})(\s*)(.*)")
 FENCE = re.compile(r"\s*(?:(?:[-*+]|\d+[.)])\s+)?(`{3,}(?=[^`]*$)|~{3,})")
 ITEM = re.compile(r"(\s*)(?:[-*+]|\d+[.)])(?:\s+|$)(.*)")
 OPAQUE = re.compile(rf"{CODE.pattern}|:\s*/(?:\\.|[^/\\])*/")  # code, a pattern: no comment there
@@ -191,16 +191,17 @@ def split_sections(name: str, text: str) -> dict[str, Section]:
     lines = preamble
     for line in visible_lines(name, text):
         heading = None if line.fenced else HEADING.match(line.text)
-        title, _, word = heading[3].partition(":") if heading else ("", "", "")
+        said = heading[3].rstrip(" \t#:") if heading else ""
+        title, _, word = said.partition(":")
         section = known.get(heading_key(title))
         if heading is None or not (heading[2] or section):
             lines.append(line)
         elif not heading[2]:
             raise ProgramError(f"{line.where}: a blank is missing: write '{heading[1]} {title}'")
-        elif section is None and is_title(heading, preamble, sections):
+        elif section is None and is_title(heading[1], said, preamble, sections):
             lines.append(line)
         elif section is None or word.strip() not in ("", "none"):
-            raise ProgramError(f"{line.where}: unknown section {unknown(heading[3], SECTIONS)}")
+            raise ProgramError(f"{line.where}: unknown section {unknown(said, SECTIONS)}")
         elif section in sections:
             first = sections[section].where
             raise ProgramError(f"{line.where}: section '{section}' stands already at {first}")
@@ -211,10 +212,10 @@ def split_sections(name: str, text: str) -> dict[str, Section]:
     return sections | {"Goal": Section(goal.where, preamble + goal.lines)}
 
 
-def is_title(heading: re.Match[str], preamble: list[Line], sections: dict[str, Section]) -> bool:
+def is_title(marks: str, said: str, above: list[Line], sections: dict[str, Section]) -> bool:
     """Whether an unknown heading is the file's title rather than a misspelt section."""
-    first = not sections and not any(line.text.strip() for line in preamble)
-    return first and len(heading[1]) == 1 and not nearest(heading[3], SECTIONS)
+    first = not sections and not any(line.text.strip() for line in above)
+    return first and len(marks) == 1 and not nearest(said, SECTIONS)
 
 
 def heading_key(title: str) -> str:
@@ -371,7 +372,7 @@ def check_whole(program: Program, path: str, sections: dict[str, Section]) -> No
     if not program.task:
         raise ProgramError(f"{path}: no task; write what the model is asked under '## Task'")
     where = sections["Task"].where
-    if "{expected}" in program.task:
+    if "{expected}" in ASKED.sub("", program.task):
         raise ProgramError(f"{where}: {{expected}} in the task would give the answer away")
     if "Inputs" not in sections and (program.asks_in_place or program.held_out):
         raise ProgramError(f"{where}: this task needs inputs; list them under '## Inputs'")
