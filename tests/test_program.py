@@ -183,7 +183,7 @@ def test_reads_inputs_from_files(read, tmp_path):
         ("a.csv", "input,expected\nx,y,z\n", "a.csv:2: more cells than the header"),
         ("a.csv", 'input\n"x\n', "a.csv:2: not CSV"),
         ("a.csv", "input\n", "a.csv: no inputs .named at program.md:6"),
-        ("a.csv", ";;\n;;\n", "a.csv: no inputs .named at program.md:6"),
+        ("a.csv", ";;\n;;\n", "a.csv:1: expected the columns input,expected, found ;;"),
         ("a.csv", "", "a.csv: is empty"),
         ("a.jsonl", '{"input": "x"}\n{oops}\n', "a.jsonl:2: not JSON"),
         ("a.jsonl", '["x"]', "a.jsonl:1: expected"),
