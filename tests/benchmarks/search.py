@@ -140,7 +140,9 @@ def one_seed(name: str, seed: int, iterations: int, workers: list[int]) -> list[
         program = load_program(path)
     outcomes = []
     for number in workers:
-        options = parse_arguments(["--iterations", str(iterations), "--workers", str(number)])
+        options = parse_arguments(
+            ["--quiet", "--iterations", str(iterations), "--workers", str(number)]
+        )
         options.report_every = iterations
         # without latency no two experiments would ever be in flight at once
         world = WorldClient(landscape, seed, LATENCY if len(workers) > 1 else 0.0)
