@@ -33,18 +33,6 @@ class Connection(BaseHTTPRequestHandler):
     server: Simulator
     body = b""
 
-    def setup(self) -> None:
-        super().setup()
-        self.server.open.add(self.connection)
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # the client is gone
-            super().handle()
-
-    def finish(self) -> None:
-        self.server.open.discard(self.connection)
-        super().finish()
-
     def do_POST(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.send(self.server.respond(self))
@@ -93,6 +81,12 @@ class Simulator(ThreadingTCPServer):
         for connection in list(self.open):  # or clients keep them, and their threads go on
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        with suppress(ConnectionError):  # the client is gone
+            super().finish_request(request, client_address)
+        self.open.discard(request)
 
     def respond(self, request: Connection) -> Reply:
         route = request.command, request.path.partition("?")[0]
