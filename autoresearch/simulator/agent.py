@@ -84,8 +84,8 @@ class Agent:
         self.shown = read_history(message)
         outside = FENCED.sub("", message)
         reasons = " ".join(line for line in outside.splitlines() if "missed:" in line)
-        # 'Mention a cat.' answers the reason 'missing: a cat'.
-        self.missed = [x for x in self.vocabulary if x.partition(" ")[2].rstrip(".") in reasons]
+        # 'Mention cats.' answers the reason 'missing: cats', as its second word shows.
+        self.missed = [x for x in self.vocabulary if x.split()[1].strip(".") in reasons]
         named = STRATEGY.findall(outside)
         self.strategy = named[-1].lower() if named else "refine"
         self.leads = "the leader" in outside

@@ -41,9 +41,9 @@ COMMON_SENSE = {  # what a model knows about labels without being told
     "positive": "good|great|love|excellent|happy|best|perfect|amazing|nice",
     "negative": "bad|terrible|hate|broken|slow|worst|awful|poor|disappoint|never|rude",
     "billing": "charge|invoice|refund|pay|paid|card|price|fee|money|amount|twice|euro|dollar",
-    "bug": "crash|error|broken|fail|freez|button|nothing|stop|since|wrong|reload|another customer",
-    "account": "log ?in|sign in|password|mail|profile|access|delete|factor|account|address",
-    "question": "how|is there|can |do you|which|what",
+    "bug": "crash|error|broken|fail|freez|button|nothing|stop|since|wrong|reload|each time|another",
+    "account": "log ?in|sign in|password|mail|profile|get into|delete|factor|address|phone",
+    "question": "how do|is there|can two|can i|do you|which plan|what",
 }
 VALUES = (  # key -> what to look for in the text
     ("date|day|when", r"\d{4}-\d\d-\d\d|\d{1,2}[./ ]\w+[./ ]\d{2,4}"),
@@ -52,7 +52,7 @@ VALUES = (  # key -> what to look for in the text
     ("number", r"\b[\w-]*\d[\d/-]*"),
     ("", r"[A-Z]\w+(?: [A-Z]\w+)+|\w+"),
 )
-BOUNDS = re.compile(r"(?:(\d+) ?(?:to|-|–|and) ?)?(\d+)\+? words", re.I)
+BOUNDS = r"(?:(\d+) ?(?:to|-|–|and) ?)?(\d+)\+? {}"
 MENTION = re.compile(r"\b(?:mention|include|cover):? ([^.!?\n]+)", re.I)
 AVOID = re.compile(r"\bavoid:? ([^.\n]+)", re.I)
 CHOICE = re.compile(
@@ -124,14 +124,14 @@ class Model:
         return self._prose()
 
     def _prose(self) -> str:
-        length = self._length()
+        length, most = self._length(), _bounds(self.system, "sentences")
         shunned = [x for x in self.avoid if self.follows()]
         chosen: list[str] = []
         for line in self._lines():
             if length >= len(line.split()) and not any(x in line.lower() for x in shunned):
                 chosen.append(line[0].upper() + line[1:])
                 length -= len(line.split())
-        return " ".join(chosen or ["Yes."])
+        return " ".join(chosen[: most[1] if most and self.follows() else None] or ["Yes."])
 
     def _length(self) -> float:
         """Words this reply is going to have, roughly; without being told, too many."""
@@ -192,9 +192,9 @@ class Model:
         return float(value) if re.fullmatch(r"\d+(\.\d\d)?", value) else value
 
 
-def _bounds(text: str) -> tuple[int, int] | None:
-    """The least and the most words that a text asks for: 'under 20 words' -> (10, 20)."""
-    found = BOUNDS.search(text)
+def _bounds(text: str, unit: str = "words") -> tuple[int, int] | None:
+    """The least and the most that a text asks for: 'under 20 words' -> (10, 20)."""
+    found = re.search(BOUNDS.format(unit), text, re.I)
     return (int(found[1] or int(found[2]) // 2), int(found[2])) if found else None
 
 
