@@ -67,11 +67,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+Ahead = tuple[float, float, float]  # tokens, USD and hours that a later phase will take
+NOTHING: Ahead = (0.0, 0.0, 0.0)
+
+
 @dataclass
 class Night(Generic[Item, Result]):
     """Jobs in flight until there is no next one, a limit is reached, or a person stops it.
 
-    `spent` counts `calls`, `tokens` and `charged` (USD); `stop` ends what waits, with `dropped`.
+    `spent` counts `tokens` and `charged` (USD); `stop` ends what waits, with `dropped`.
     """
 
     options: argparse.Namespace
@@ -86,8 +90,8 @@ class Night(Generic[Item, Result]):
     def __post_init__(self) -> None:
         self.interruption = Interruption(self.stop)
 
-    def goes_on(self, ahead: int = 0) -> bool:
-        """Whether a job may begin, `ahead` calls being kept for what comes after."""
+    def goes_on(self, ahead: Ahead = NOTHING) -> bool:
+        """Whether a job may begin, `ahead` being kept for what comes after."""
         if self.fatal or self.interruption.signal:
             return False
         limited = self._limit(ahead)
@@ -104,21 +108,19 @@ class Night(Generic[Item, Result]):
         if self.failures >= FAILURES:
             self.fail(NightError(f"{FAILURES} experiments in a row failed: {failure}"))
 
-    def _limit(self, ahead: int) -> str:
-        """The limit that is used up or kept for the calls ahead; more than half is never kept."""
-        calls, most = max(1, self.spent.calls), self.options
-        hours = (time.monotonic() - self.started) / 3600
-        for name, used, limit in (
-            ("--max-cost", self.spent.charged, most.max_cost),
-            ("--max-tokens", self.spent.tokens, most.max_tokens),
-            ("--max-hours", hours, most.max_hours),
+    def _limit(self, ahead: Ahead) -> str:
+        """The limit that is used up or kept for what is ahead; more than half is never kept."""
+        most, hours = self.options, (time.monotonic() - self.started) / 3600
+        for name, used, kept, limit in (
+            ("--max-tokens", self.spent.tokens, ahead[0], most.max_tokens),
+            ("--max-cost", self.spent.charged, ahead[1], most.max_cost),
+            ("--max-hours", hours, ahead[2], most.max_hours),
         ):
             if limit is None:
                 continue
-            kept = ahead * used / calls
             if used >= limit:
                 return f"{name} {limit:g} is reached"
-            if ahead and used + kept >= limit and kept <= limit / 2:
+            if kept and used + kept >= limit and kept <= limit / 2:
                 return f"{name} {limit:g} is near: the rest went into the confirmation"
         return ""
 
@@ -127,7 +129,7 @@ class Night(Generic[Item, Result]):
         next_job: Callable[[Collection[Item]], Item | None],
         carry_out: Callable[[Item], Result],
         ended: Callable[[Result], None],
-        ahead: Callable[[], int] = lambda: 0,
+        ahead: Callable[[], Ahead] = lambda: NOTHING,
     ) -> None:
         """Keep --workers jobs running, `ended` told of each, until there is no next one.
 

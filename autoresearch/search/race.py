@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from autoresearch.criteria import judge_labels
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
@@ -40,11 +39,11 @@ CALLS = 32  # of one record of a confirmation: all that a failure or a kill may 
 
 @dataclass(frozen=True)
 class Phase:
-    """`next_step` gives the step to begin beside those that run, or None at the end; `ahead` the
-    calls to keep for what comes after."""
+    """`next_step` gives the step to begin beside those that run, or None at the end; `ahead`
+    what to keep for the phases after it."""
 
     next_step: Callable[[Collection[Step]], Step | None]
-    ahead: Callable[[], int] = lambda: 0
+    ahead: Callable[[], tuple[float, float, float]] = lambda: (0.0, 0.0, 0.0)
 
 
 def phases(history: History, program: Program, options: argparse.Namespace) -> list[Phase]:
@@ -52,10 +51,10 @@ def phases(history: History, program: Program, options: argparse.Namespace) -> l
     if options.ablate:
         return [Phase(partial(next_ablation, history, program))]
     confirming = [] if options.no_confirm else [Phase(partial(next_confirmation, history, program))]
-    ahead = partial(calls_ahead, history, program) if confirming else lambda: 0
+    proposing = partial(next_proposal, history, program, options.iterations)
     return [
         Phase(partial(next_baseline, history, program)),
-        Phase(partial(next_proposal, history, program, options.iterations), ahead),
+        Phase(proposing, partial(ahead, history, program)) if confirming else Phase(proposing),
         *confirming,
     ]
 
@@ -73,10 +72,15 @@ def unconfirmed(history: History, program: Program, options: argparse.Namespace)
     return f"not confirmed yet: python main.py --iterations {done} confirms what is there"
 
 
-def calls_ahead(history: History, program: Program) -> int:
-    """Calls that the confirmation of what is there would take, judges' verdicts included."""
+def ahead(history: History, program: Program) -> tuple[float, float, float]:
+    """Tokens, USD and hours that confirming what is there would take, going by the baseline."""
     held_out = [given.text for given in program.held_out]
-    return cost_ahead(history, history.completed, held_out) * (1 + len(judge_labels(program)))
+    baseline = next((e for e in history.experiments if e.kind == "baseline" and e.trials), None)
+    if baseline is None:
+        return 0.0, 0.0, 0.0
+    share = cost_ahead(history, history.completed, held_out) / len(baseline.trials)
+    tokens, cost, seconds = baseline.tokens or 0, baseline.cost or 0.0, baseline.seconds or 0.0
+    return share * tokens, share * cost, share * seconds / 3600
 
 
 @dataclass(frozen=True)
