@@ -98,8 +98,8 @@ NEITHER = Interval(0.1, -0.3, 0.5, 16)
         (found(BETTER, held_out=False), "0.80), on the inputs that the search saw."),
         (
             found(WORSE, best="old"),
-            "The baseline is the best prompt with 7.00: what the search found scores 7.10, "
-            "0.50 less (95 % interval -0.80 to -0.20).",
+            "The baseline is the best prompt with 7.00: 0.50 less (95 % interval -0.80 to -0.20) "
+            "has what the search found, 7.10.",
         ),
         (
             found(NEITHER),
@@ -165,8 +165,8 @@ def test_answers_stand_worst_first_with_the_baseline_beside_them() -> None:
     theirs = [reply("fee", True), reply("crash", True), reply("fee", False), reply("crash", False)]
     inputs = (Input("fee", "bug"), Input("crash", "bug"))
     program = Program("g", "t", inputs, (), (), "", "", "program.md")
-    rows = findings.answers(mine, theirs, program)
-    assert [(r.input, r.expected, r.typical, r.right, r.baseline) for r in rows] == [
+    rows = sorted(findings.by_input(mine, theirs, program), key=lambda row: row.mean)
+    assert [(r.name, r.expected, r.answer, r.right, r.baseline) for r in rows] == [
         ("crash", "bug", "billing", "0 of 2", "1 of 2"),
         ("fee", "bug", "bug", "2 of 2", "1 of 2"),
     ]
@@ -176,8 +176,8 @@ def test_answers_stand_worst_first_with_the_baseline_beside_them() -> None:
 
 def test_graded_answers_carry_their_mean() -> None:
     mine = [Trial("sky", "a", 6.0, {}, ""), Trial("sky", "b", 7.0, {}, ""), reply("sea", True)]
-    rows = findings.answers(mine, [], None)
-    assert [(r.input, r.right, r.baseline) for r in rows] == [
+    rows = [*findings.by_input(mine, [], None)]
+    assert [(r.name, r.right, r.baseline) for r in rows] == [
         ("sky", "6.50", "–"),
         ("sea", "10.00", "–"),
     ]
@@ -188,13 +188,13 @@ def test_a_task_alone_shows_what_its_criteria_miss_by_a_sentence_of_an_answer() 
     marks = {"avoids: robust, crucial": 0.5, "words: 1-9": 1.0}
     answer = "It stores vectors. That is a Robust idea! It ends."
     trial = Trial("", answer, 7.0, marks, "to avoid: robust")
-    lost = findings.losses([trial], [])
-    assert [(c.label, c.best) for c in lost] == [
-        ("avoids: robust, crucial", 0.5),
-        ("words: 1-9", 1),
+    lost = [*findings.by_criterion([trial], [])]
+    assert [(c.name, c.right) for c in lost] == [
+        ("avoids: robust, crucial", "50 %"),
+        ("words: 1-9", "100 %"),
     ]
-    assert lost[0].shown == "to avoid: robust, as in “That is a Robust idea!”"
-    rows = findings.answers([trial], [], None)
+    assert lost[0].missed == "to avoid: robust, as in “That is a Robust idea!”"
+    rows = [*findings.by_input([trial], [], None)]
     said = "loses points for avoids: robust, crucial (50 %)"
     assert findings.fails_line(rows, lost) == said
 

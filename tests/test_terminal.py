@@ -85,6 +85,7 @@ def test_the_report_tells_the_best_the_failures_and_the_time_left(
           noise      0.41 points from pass to pass; differences below {history.tie:.2f} are ties
           failed     1: no prompt in the reply (1)
           spent      3,600 tokens, $0.0015
+          strategies refine         2 experiments   mean  6.50   led 2 times
           pace       7.3 s per experiment, about 73 s left
 
         """)
@@ -98,7 +99,7 @@ def test_the_last_report_ends_in_the_verdict(capsys: pytest.CaptureFixture[str])
     lines = verdict.splitlines()
     assert report.startswith("\n== report, 2 of 2 experiments, simulated ==\n  task  ")
     assert re.search(r"\n  strategies refine +2 experiments   mean  6\.50   led", report)
-    assert re.search(r"what fails.*\n  80 %       words: 1-9; baseline 45 %", report)
+    assert re.search(r"what fails.*\n  80 %       words: 1-9: ; baseline 45 %", report)
     assert lines[0].startswith("The best prompt scores 7.97, the baseline 4.47: 3.50 better (95 %")
     labels = [line[2:13].strip() for line in lines if line.startswith("  ")]
     assert [*filter(None, labels)] == ["rests on", "prompt", "fails", "next", "files"]
@@ -124,7 +125,7 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
         == what each sentence is worth, with its 95 % interval ==
           +1.20      0.80 to 1.60     matters         Be brief.
           +0.10      -0.40 to 0.60    cannot be told  Be kind.
-          shortened  loses +0.05 (95 % interval -0.30 to 0.40)
+          shortened  +0.05 (95 % interval -0.30 to 0.40) by
                      Be brief.
 
         """)
@@ -139,14 +140,12 @@ def test_a_report_of_nothing_does_not_fail(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_pace_is_that_of_this_run(clock: SimpleNamespace) -> None:
     display, history = shown_by(target=102, quiet=True), evening()
-    assert not list(display._pace_rows(history))  # no run, no pace
+    assert not list(display._pace(history))  # no run, no pace
     clock.now += 500  # a baseline, a slow start
     display.iteration(history.experiments[1], history, False)
     display.iteration(history.experiments[2], history, False)
     clock.now += 12
-    assert list(display._pace_rows(history)) == [
-        ("pace", "7.0 s per experiment, about 12 min left")
-    ]
+    assert list(display._pace(history)) == [("pace", "7.0 s per experiment, about 12 min left")]
 
 
 def test_a_block_is_three_lines_unless_it_leads_or_verbose(

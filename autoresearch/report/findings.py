@@ -25,7 +25,6 @@ Row = tuple[str, str]  # label, text
 STALE = 100  # proposals without a gain after which more of the same promise nothing
 EARLY = 10  # proposals before which nothing is concluded from them
 FULL = 0.995  # of a mark or of a score over 10: full marks
-SAW = "on the inputs that the search saw"
 
 
 # --- numbers ---
@@ -42,8 +41,8 @@ def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
     return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
 
 
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 # --- the verdict ---
@@ -58,7 +57,7 @@ def headline(history: History, found: Confirmation | None) -> str:
         gain = f", {leader.estimate - baseline.estimate:+.2f} over the baseline" if baseline else ""
         return f"Best so far {leader.estimate:.2f}{gain}: not confirmed yet."
     winner, plain = found.winner_score.mean, found.baseline_score.mean
-    where = f", {SAW}" * (not found.held_out and history.inputs != {""})
+    where = ", on the inputs that the search saw" * (not found.held_out and history.inputs != {""})
     if normalise(found.winner) == normalise(found.baseline):
         return f"Nothing that was tried beats the baseline, which scores {plain:.2f}{where}."
     by = f"{abs(found.difference.mean):.2f}"
@@ -66,9 +65,7 @@ def headline(history: History, found: Confirmation | None) -> str:
         better = f"{by} better ({interval(found.difference)})"
         return f"The best prompt scores {winner:.2f}, the baseline {plain:.2f}: {better}{where}."
     if found.worse:
-        worse = (
-            f"what the search found scores {winner:.2f}, {by} less ({interval(found.difference)})"
-        )
+        worse = f"{by} less ({interval(found.difference)}) has what the search found, {winner:.2f}"
         return f"The baseline is the best prompt with {plain:.2f}{where}: {worse}."
     chosen = "the new one" if found.best == found.winner else "the baseline"
     return (
@@ -124,122 +121,118 @@ def series_name(digest: str) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How one prompt's answers to one input went; `right` and `baseline` as they are shown."""
+class Weakness:
+    """How the best prompt's answers to one input went, or how they met one criterion.
 
-    input: str
+    `mean` is 0 to 10; `right` and `baseline` are what is shown of best prompt and baseline.
+    """
+
+    name: str
     expected: str | None
-    typical: str
+    answer: str  # a typical one; "" for a criterion
     missed: str
     mean: float
     right: str
     baseline: str
-    fails: bool
+
+    @property
+    def full(self) -> bool:
+        return self.mean >= 10 * FULL
 
 
-@dataclass(frozen=True)
-class Loss:
-    """How fully a criterion is met, 0 to 1, and what shows that it is not."""
-
-    label: str
-    best: float
-    baseline: float | None
-    shown: str
-
-
-def samples(history: History, found: Confirmation | None) -> tuple[list[Trial], list[Trial]]:
-    """The trials of the best prompt and of the baseline: the fresh ones where there are any."""
+def what_fails(
+    history: History, found: Confirmation | None, program: Program | None
+) -> tuple[list[Weakness], list[Weakness]]:
+    """By input and by criterion, each worst first; from the fresh samples where there are any."""
     if found is not None:
-        best = fresh_trials(history, found, found.best)
-        return best, fresh_trials(history, found, found.baseline)
-    leader, baseline = history.leader, history.baseline
-    return (
-        history.trials(leader.prompt) if leader else [],
-        history.trials(baseline.prompt) if baseline else [],
-    )
+        pair = [fresh_trials(history, found, prompt) for prompt in (found.best, found.baseline)]
+    else:
+        both = history.leader, history.baseline
+        pair = [history.trials(standing.prompt) if standing else [] for standing in both]
+    mine, theirs = pair
+    rows = by_input(mine, theirs, program), by_criterion(mine, theirs)
+    by_answer, by_rule = (sorted(each, key=lambda row: row.mean) for each in rows)
+    return by_answer, by_rule
+
+
+def by_input(mine: list[Trial], theirs: list[Trial], program: Program | None) -> Iterator[Weakness]:
+    given = [*program.inputs, *program.held_out] if program else []
+    expected = {i.text: i.expected for i in given}
+    labelled = all(right(trial) in (0, 10) for trial in mine + theirs)
+    grade = right if labelled else lambda trial: trial.score
+
+    def tally(trials: list[Trial]) -> str:
+        if labelled:
+            return f"{sum(right(t) == 10 for t in trials)} of {len(trials)}"
+        return f"{fmean(t.score for t in trials):.2f}" if trials else "–"
+
+    for text in dict.fromkeys(trial.input for trial in mine):
+        own = [t for t in mine if t.input == text]
+        mean = fmean(map(grade, own))
+        typical = min(own, key=lambda t: abs(grade(t) - mean))
+        told = text, expected.get(text), typical.response, typical.reason
+        yield Weakness(*told, mean, tally(own), tally([t for t in theirs if t.input == text]))
 
 
 def right(trial: Trial) -> float:
-    """0 to 1: the mark by `equals` where there is one, else the score."""
+    """0 to 10: by `equals` where that is a criterion, else the score."""
     marks = [mark for label, mark in trial.criteria.items() if label.startswith("equals")]
-    return min(marks, default=trial.score / 10)
+    return 10 * min(marks) if marks else trial.score
 
 
-def answers(mine: list[Trial], theirs: list[Trial], program: Program | None) -> list[Answer]:
-    """One row per input, worst first."""
-    given = [*program.inputs, *program.held_out] if program else []
-    expected = {i.text: i.expected for i in given}
-    labelled = all(right(trial) in (0, 1) for trial in mine + theirs)
-    rows = []
-    for text in dict.fromkeys(trial.input for trial in mine):
-        own = [t for t in mine if t.input == text]
-        mean = fmean(10 * right(t) if labelled else t.score for t in own)
-        typical = min(own, key=lambda t: abs((10 * right(t) if labelled else t.score) - mean))
-        base = tally([t for t in theirs if t.input == text], labelled)
-        shown = text, expected.get(text), typical.response, typical.reason
-        rows.append(Answer(*shown, mean, tally(own, labelled), base, mean < 5))
-    return sorted(rows, key=lambda row: row.mean)
-
-
-def tally(trials: list[Trial], labelled: bool) -> str:
-    if not trials:
-        return "–"
-    if labelled:
-        return f"{sum(right(t) == 1 for t in trials)} of {len(trials)}"
-    return f"{fmean(t.score for t in trials):.2f}"
-
-
-def losses(mine: list[Trial], theirs: list[Trial]) -> list[Loss]:
-    """The criteria, worst first."""
-    labels = dict.fromkeys(label for trial in mine for label in trial.criteria)
-    rows = []
-    for label in labels:
+def by_criterion(mine: list[Trial], theirs: list[Trial]) -> Iterator[Weakness]:
+    for label in dict.fromkeys(label for trial in mine for label in trial.criteria):
         marked = [t for t in mine if label in t.criteria]
         plain = [t.criteria[label] for t in theirs if label in t.criteria]
-        met, worst = (
-            fmean(t.criteria[label] for t in marked),
-            min(marked, key=lambda t: t.criteria[label]),
-        )
-        shown = evidence(worst, label) if met < FULL else ""
-        rows.append(Loss(label, met, fmean(plain) if plain else None, shown))
-    return sorted(rows, key=lambda row: row.best)
+        met = fmean(t.criteria[label] for t in marked)
+        missed = evidence(min(marked, key=lambda t: t.criteria[label]), label)
+        baseline = percent(fmean(plain)) if plain else "–"
+        yield Weakness(label, None, "", missed, 10 * met, percent(met), baseline)
 
 
 def evidence(trial: Trial, label: str) -> str:
     """What a response missed of a criterion, with the sentence that shows it where one does."""
     missed = [name for name, mark in trial.criteria.items() if mark < 1]
+    if label not in missed:
+        return ""
     parts = trial.reason.split("; ")
     reason = parts[missed.index(label)] if len(parts) == len(missed) else trial.reason
-    words = [w.strip() for w in reason.partition(": ")[2].split(", ")] if "avoid" in reason else []
+    words = reason.partition("to avoid: ")[2].casefold().split(", ")
     for sentence in re.split(r"(?<=[.!?])\s+", trial.response):
-        if any(word and word.casefold() in sentence.casefold() for word in words):
+        if any(word and word in sentence.casefold() for word in words):
             return f"{reason}, as in “{short(sentence, 160)}”"
     return reason
 
 
-def fails_line(rows: list[Answer], lost: list[Loss]) -> str:
+def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness], most: int) -> Iterator[Row]:
+    """The worst inputs or, for a task alone, the criteria that lose points."""
+    for row in (by_answer if len(by_answer) > 1 else by_rule)[:most]:
+        answered = f"answered “{short(row.answer, 60)}”, " if row.answer else ""
+        wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 160)
+        if not row.full:
+            told = f"{short(row.name, 80)}: {answered}{wanted}; baseline {row.baseline}"
+            yield row.right, told
+
+
+def fails_line(by_answer: list[Weakness], by_rule: list[Weakness]) -> str:
     """One line: which inputs fail or, for a task alone, which criteria lose points."""
-    if not rows:
-        return ""
-    if len(rows) == 1:
-        weak = [f"{short(c.label, 40)} ({percent(c.best)})" for c in lost if c.best < FULL]
+    if len(by_answer) < 2:
+        weak = [f"{short(row.name, 40)} ({row.right})" for row in by_rule if not row.full]
         return f"loses points for {', '.join(weak[:3])}" if weak else "every criterion is met"
-    failing = [f"“{short(row.input, 40)}”" for row in rows if row.fails]
-    if failing:
-        return f"{len(failing)} of {len(rows)} inputs fail: {', '.join(failing[:3])}"
-    if rows[0].mean >= 10 * FULL:
-        return f"all {len(rows)} inputs get full marks"
-    weakest = f"the weakest: “{short(rows[0].input, 40)}”, {rows[0].right}"
-    return f"none of {len(rows)} inputs fails; {weakest}"
+    inputs, worst = f"{len(by_answer)} inputs", by_answer[0]
+    if failing := [f"“{short(row.name, 40)}”" for row in by_answer if row.mean < 5]:
+        return f"{len(failing)} of {inputs} fail: {', '.join(failing[:3])}"
+    if worst.full:
+        return f"all {inputs} get full marks"
+    return f"none of {inputs} fails; the weakest: “{short(worst.name, 40)}”, {worst.right}"
 
 
 def never_met(history: History) -> str:
     """The first criterion that no answer of the search met at all; "" where each was met once."""
     best: dict[str, float] = {}
-    for e in history.experiments:
-        for trial in e.trials:
-            for label, mark in trial.criteria.items():
-                best[label] = max(mark, best.get(label, 0.0))
+    for trial in (trial for e in history.experiments for trial in e.trials):
+        for label, mark in trial.criteria.items():
+            best[label] = max(mark, best.get(label, 0.0))
     return next((label for label, mark in best.items() if mark == 0), "")
 
 
@@ -285,9 +278,6 @@ def search_rows(history: History) -> Iterator[Row]:
     tokens, cost = spent(history.experiments)
     if tokens:
         yield "spent", count(tokens, "token") + ("" if cost is None else f", {money(cost)}")
-
-
-def strategy_rows(history: History) -> Iterator[Row]:
     label = "strategies"
     for line in history.strategies():
         tried = count(line.experiments, "experiment")
@@ -298,7 +288,7 @@ def strategy_rows(history: History) -> Iterator[Row]:
         yield "history", f"{gain.mean:+.2f} ({interval(gain)}) for proposals that saw it"
 
 
-def summary(history: History, *, simulated: bool) -> list[Row]:
+def summary(history: History, simulated: bool) -> list[Row]:
     """The run as `key: value`, for grep: unknown values have no line, the prompt is JSON."""
     tokens, cost = spent(history.experiments)
     values: dict[str, Any] = {

@@ -76,9 +76,8 @@ def page(
 
 def page_facts(history: History, program: Program | None) -> dict[str, Any]:
     found = outcome(history, history.completed)
-    mine, theirs = findings.samples(history, found)
+    failing = findings.what_fails(history, found, program)
     each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
-    answers, losses = findings.answers(mine, theirs, program), findings.losses(mine, theirs)
     return {
         "goal": findings.goal_line(program, history),
         "headline": re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
@@ -87,11 +86,10 @@ def page_facts(history: History, program: Program | None) -> dict[str, Any]:
         "grounds": findings.grounds(history, found, program),
         "best": found.best if found else history.leader and history.leader.prompt,
         "shorter": findings.shorter(found) if found else "",
-        "answers": answers,
-        "losses": losses,
-        "fails": findings.fails_line(answers, losses),
+        "failing": failing,
+        "fails": findings.fails_line(*failing),
         "next_step": findings.next_step(history, found),
-        "rows": [*findings.search_rows(history), *findings.strategy_rows(history)],
+        "rows": [*findings.search_rows(history)],
         "models": sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
         "top": top_rows(history, found),
         "chart": chart(history, found),
@@ -133,15 +131,13 @@ def top_rows(history: History, found: Confirmation | None) -> list[dict[str, Any
 
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
-    """("span" | "del" | "ins", text) word by word; [] where there is nothing to compare."""
+    """("span" | "del" | "ins", text) word by word; the new one alone where little is alike."""
     import difflib
 
     a, b = WORD.findall(old), WORD.findall(new)
-    if not a or max(len(a), len(b)) > DIFF_WORDS:
-        return []
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
-    if matcher.ratio() < ALIKE:
-        return []
+    if max(len(a), len(b)) > DIFF_WORDS or matcher.ratio() < ALIKE:
+        return [("span", new)] * bool(new)
     found: list[tuple[str, str]] = []
     for op, i, j, k, m in matcher.get_opcodes():
         if op == "equal":

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from autoresearch.files.program import Program
@@ -22,7 +22,7 @@ from autoresearch.report import findings
 from autoresearch.report.findings import Row, interval
 from autoresearch.search.ablation import Ablation
 from autoresearch.search.confirmation import outcome
-from autoresearch.search.history import History
+from autoresearch.search.history import History, Standing
 from autoresearch.text import count, duration, short, visible
 
 if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
@@ -52,16 +52,11 @@ class Display:
     """
 
     def __init__(
-        self,
-        options: argparse.Namespace,
-        program: Program | None = None,
-        *,
-        simulated: bool = False,
+        self, options: argparse.Namespace, program: Program | None = None, simulated: bool = False
     ) -> None:
         self.target: int = options.iterations
         self.verbose, self.quiet = options.verbose, options.quiet
-        self.results = options.results
-        self.program, self.simulated = program, simulated
+        self.results, self.program, self.simulated = options.results, program, simulated
         self.console: Console | None = None
         self.bar: Progress | None = None
         self.status, self.awaited = "", "waits for the first answer"
@@ -122,34 +117,29 @@ class Display:
         """The block of an experiment that has just ended, of any kind."""
         with self.lock:
             proposed = experiment.kind == "proposal"
-            if proposed:
-                if not self.ended and experiment.seconds is not None:  # what came before is no pace
-                    self.started = max(self.started, time.monotonic() - experiment.seconds)
-                self.ended += 1
+            if proposed and not self.ended:  # what came before is no pace
+                self.started = max(self.started, time.monotonic() - (experiment.seconds or 0))
+            self.ended += proposed
             if not self.quiet:
-                leads = proposed and took_lead and history.leader
-                self._block(experiment, leads.estimate if leads else None)
+                self._block(experiment, history.leader if proposed and took_lead else None)
             self._advance(experiment, history)
 
     def report(self, history: History, *, final: bool = False, files: Sequence[str] = ()) -> None:
         """The report so far or, when `final`, the last one: it ends in the verdict, which names the
         `files` that were written, and, piped, in the figures for grep."""
         done = f"{history.completed:,} of {count(self.target, 'experiment')}"
+        leader = history.leader
+        rows = [("task", findings.goal_line(self.program, history))]
+        if leader is not None and not final:
+            rows += [("so far", findings.headline(history, None)), ("prompt", leader.prompt)]
         with self.lock:
             self._title(f"report, {done}" if final else f"after {done}")
-            self._field("task", findings.goal_line(self.program, history))
-            if not final:
-                self._field("so far", findings.headline(history, None))
-                self._field("prompt", history.leader.prompt if history.leader else "-")
-            for row in [*findings.search_rows(history), *self._pace_rows(history)]:
-                self._field(*row)
+            self._fields([*rows, *findings.search_rows(history), *self._pace(history)])
             if final:
-                for row in findings.strategy_rows(history):
-                    self._field(*row)
                 self._verdict(history, files)
             if final and self.console is None:
                 self._line(("---", ""))
-                for key, value in findings.summary(history, simulated=self.simulated):
+                for key, value in findings.summary(history, self.simulated):
                     self._line((f"{key}: {value}", ""))
             self._line()
 
@@ -161,34 +151,33 @@ class Display:
             self._title("what each sentence is worth, with its 95 % interval")
             for sentence, worth, verdict in result.sentences:
                 known = f"{worth.low:.2f} to {worth.high:.2f}"
-                self._field(f"{worth.mean:+.2f}", f"{known:<17}{verdict:<16}{sentence}")
-            if result.loss is None:
-                self._field("shortened", "nothing: no sentence can go without a measurable loss")
-            else:
-                self._field("shortened", f"loses {result.loss.mean:+.2f} ({interval(result.loss)})")
-                self._field("", result.shortened)
+                told = f"{known:<17}{verdict:<16}{sentence}"
+                self._fields([(f"{worth.mean:+.2f}", told)])
+            lost = "nothing: no sentence can go without a measurable loss"
+            if result.loss is not None:
+                lost = f"{result.loss.mean:+.2f} ({interval(result.loss)}) by\n{result.shortened}"
+            self._fields([("shortened", lost)])
             self._line()
 
     def _verdict(self, history: History, files: Sequence[str]) -> None:
         """On a terminal the prompt is cut so that all of it stands on the last screen."""
         found = outcome(history, history.completed)
-        mine, theirs = findings.samples(history, found)
-        answers = findings.answers(mine, theirs, self.program)
-        losses = findings.losses(mine, theirs)
-        self._fails(answers, losses)
+        failing = findings.what_fails(history, found, self.program)
+        if worst := [*findings.worst_rows(*failing, WORST)]:
+            self._title("what fails, the worst first")
+            self._fields(worst)
         self._title("verdict")
         best = found.best if found else history.leader and history.leader.prompt
-        above = self._wrapped(findings.headline(history, found), 0, "bold")
+        told = findings.headline(history, found)
+        above: list[list[Part]] = [[(line, "bold")] for line in self._wrapped(told, 0)]
         above += self._lines("rests on", findings.grounds(history, found, self.program))
-        below = []
-        for label, text in (
-            ("shorter", findings.shorter(found) if found else ""),
-            ("fails", findings.fails_line(answers, losses)),
-            ("next", findings.next_step(history, found)),
-            ("files", ", ".join(files)),
-        ):
-            below += self._lines(label, text) if text else []
         prompt = self._lines("prompt", best or "(empty)") if best is not None else []
+        below = [
+            *self._lines("shorter", findings.shorter(found) if found else ""),
+            *self._lines("fails", findings.fails_line(*failing)),
+            *self._lines("next", findings.next_step(history, found)),
+            *self._lines("files", ", ".join(files)),
+        ]
         if self.console is not None:
             room = max(2, self.console.height - BELOW - 2 - len(above) - len(below))
             if len(prompt) > room:
@@ -196,24 +185,8 @@ class Display:
         for parts in [*above, *prompt, *below]:
             self._line(*parts)
 
-    def _fails(self, answers: list[findings.Answer], losses: list[findings.Loss]) -> None:
-        """The worst inputs or, for a task alone, the criteria that lose points."""
-        told = []
-        for a in answers if len(answers) > 1 else []:
-            missed = f"wanted “{short(a.expected, 40)}”" if a.expected is not None else a.missed
-            got = f"answered “{short(a.typical, 60)}”, {short(missed, 80)}; baseline {a.baseline}"
-            told.append((a.right, f"“{short(a.input, 80)}”: {got}", a.mean < 10 * findings.FULL))
-        for c in losses if len(answers) == 1 else []:
-            text = f"{short(c.label, 60)}; baseline {findings.percent(c.baseline)}; {c.shown}"
-            told.append((findings.percent(c.best), text, c.best < findings.FULL))
-        if worst := [row[:2] for row in told if row[2]][:WORST]:
-            self._title("what fails, the worst first")
-            for row in worst:
-                self._field(*row)
-
-    def _block(self, e: Experiment, took_lead: float | None) -> None:
+    def _block(self, e: Experiment, leads: Standing | None) -> None:
         """Three lines, or the texts whole for a new leader and when verbose."""
-        whole = self.verbose or took_lead is not None
         name = f"iteration {e.iteration}/{self.target}" if e.kind == "proposal" else e.kind
         facts = [] if e.score is None else [count(len(e.passes()), "pass", "passes")]
         facts += [] if e.tokens is None else [count(e.tokens, "token")]
@@ -224,51 +197,42 @@ class Display:
             (f"  {visible(e.strategy)}" * (e.strategy not in ("", e.kind)), BLUE),
             ("  ", ""),
             failed if e.score is None else (f"score {e.score:.2f}", "bold"),
+            (f"  takes the lead at {leads.estimate:.2f}" if leads else "", GREEN),
         ]
-        if took_lead is not None:
-            parts.append((f"  takes the lead at {took_lead:.2f}", GREEN))
         told = f"  ({', '.join(facts)})"
         if sum(len(text) for text, _ in parts) + len(told) <= self._width():
             parts.append((told, "dim"))
         self._line(*parts)
+        whole = self.verbose or leads is not None
         for label, text in ("thought", e.thought), ("prompt", e.prompt), ("response", e.response):
-            if label == "prompt" or (text and (self.verbose or label == "response")):
-                self._field(label, text or "(empty)", whole=whole)
+            if label != "thought" or self.verbose:
+                shown = text or "(empty)" * (label == "prompt")
+                self._fields([(label, shown)], whole)
 
-    def _field(self, label: str, text: str, whole: bool = True) -> None:
-        """A labelled text with a hanging indent, cut to one line unless `whole`."""
-        for parts in self._lines(label, text, whole):
-            self._line(*parts)
+    def _fields(self, rows: Iterable[Row], whole: bool = True) -> None:
+        for label, text in rows:
+            for parts in self._lines(label, text, whole):
+                self._line(*parts)
 
     def _lines(self, label: str, text: str, whole: bool = True) -> list[list[Part]]:
-        text = visible(text) if whole else self._cut(text)
-        wrapped = self._wrapped(text, INDENT, "")
-        heads = [label] + [""] * len(wrapped)
+        """A labelled text with a hanging indent, cut to one line unless `whole`."""
+        lines = self._wrapped(visible(text) if whole else short(text, 2 * LINE), INDENT)
+        if not whole and len(lines) > 1:
+            lines = [f"{lines[0][:-4].rstrip()} ..."]
+        heads = [label, *[""] * len(lines)]
         return [
-            [(f"  {head:<{INDENT - 2}}" if head or line[0][0] else "", "dim"), *line]
-            for head, line in zip(heads, wrapped, strict=False)
+            [(f"  {head:<{INDENT - 2}}" if line or head else "", "dim"), (line, "")]
+            for head, line in zip(heads, lines, strict=False)
+            if text
         ]
 
-    def _cut(self, text: str) -> str:
-        width = self._width() - INDENT
-        line = short(text, width)
-        if self.console is not None:  # rich knows how wide a character is
-            from rich.text import Text
-
-            cells = Text(line)
-            cells.truncate(width, overflow="ellipsis")
-            line = cells.plain
-        return line
-
-    def _wrapped(self, text: str, indent: int, style: str) -> list[list[Part]]:
+    def _wrapped(self, text: str, indent: int) -> list[str]:
         width = max(20, self._width() - indent)
         if self.console is None:
-            lines = [t for line in text.split("\n") for t in textwrap.wrap(line, width) or [""]]
-        else:
-            from rich.text import Text
+            return [t for line in text.split("\n") for t in textwrap.wrap(line, width) or [""]]
+        from rich.text import Text  # it knows how wide a character is
 
-            lines = [line.plain.rstrip() for line in Text(text).wrap(self.console, width)]
-        return [[(line, style)] for line in lines]
+        return [line.plain.rstrip() for line in Text(text).wrap(self.console, width)]
 
     def _width(self) -> int:
         return WIDTH if self.console is None else min(self.console.width, LINE)
@@ -287,16 +251,13 @@ class Display:
 
             self.console.print(Text.assemble(*parts))
 
-    def _pace_rows(self, history: History) -> Iterator[Row]:
+    def _pace(self, history: History) -> Iterator[Row]:
         """Wall seconds per experiment of this run, and the time that the others will take."""
         if self.ended:
             pace = (time.monotonic() - self.started) / self.ended
             left = pace * (self.target - history.completed)
-            yield (
-                "pace",
-                f"{duration(pace)} per experiment"
-                + (f", about {duration(left)} left" if left > 0 else ""),
-            )
+            ahead = f", about {duration(left)} left" if left > 0 else ""
+            yield "pace", f"{duration(pace)} per experiment{ahead}"
 
     def _advance(self, experiment: Experiment, history: History) -> None:
         if self.bar is None:
@@ -313,25 +274,17 @@ class Display:
 
 
 def _new_bar(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
 
-    return Progress(
-        SpinnerColumn("line"),
-        BarColumn(None),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.SpinnerColumn("line"),
+        progress.BarColumn(None),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
         console=console,
         expand=True,
         transient=True,
-        refresh_per_second=4,
         speed_estimate_period=3600,
         redirect_stderr=sys.stderr.isatty(),
     )
