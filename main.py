@@ -104,13 +104,13 @@ def research(
     options: argparse.Namespace, program: Program, client: Client, at_once: int = AT_ONCE
 ) -> int:
     """Search until the target, or what is left of it, and report; the exit code."""
-    display = Display(options, program, simulated=MODEL in client.models.values())
+    display = Display(options, program, MODEL in client.models.values())
     client.notify = display.wait
     night: Night[Step, Experiment] = Night(options, client.total, client.stop, Interrupted)
     with Results(options.results) as results, display:
         display.tell(results.notices)
         history, notices = opened(results, program, client)
-        reports = Reports(display, options, program)
+        reports = Reports(display, options)
         run = Run(options, program, client, results, history, display, reports, night, at_once)
         if is_complete(history, program, options):
             reports.begin(history, results.experiments)

@@ -616,7 +616,7 @@ def searched(client: WorldClient, workers: int, iterations: int) -> int:
     display = Display(options)
     with Results(Path("results.json")) as results:
         history, _ = open_history(results.experiments, program, client.models, 0.7)
-        reports = Reports(display, options, program)
+        reports = Reports(display, options)
         night: Nights[Step, Experiment] = Nights(options, client.total, client.stop, Interrupted)
         run = main.Run(options, program, client, results, history, display, reports, night, 1)
         main.search(run)

@@ -11,7 +11,7 @@ from autoresearch.api.models import TEMPERATURES
 from autoresearch.files.program import Program, load_program
 from autoresearch.files.results import Results, ResultsError
 from autoresearch.options import parse_arguments
-from autoresearch.report.reports import Reports, beside, keep_apart, show_report
+from autoresearch.report.reports import Reports, show_report
 from autoresearch.report.terminal import Display
 from autoresearch.search.history import History
 from tests.test_findings import experiment, morning
@@ -48,12 +48,18 @@ def report(*arguments: str) -> int:
     return show_report(parse_arguments(["--report", *arguments]))
 
 
-def test_the_files_are_named_after_the_results() -> None:
-    names = [
-        beside(Path(name), "report.html").name for name in ("results.json", "demo-results.json")
-    ]
-    assert names == ["report.html", "demo-report.html"]
-    assert beside(Path("a/x.json"), "best-prompt.txt", "-1a") == Path("a/x-best-prompt-1a.txt")
+@pytest.mark.parametrize(
+    ("results", "page"),
+    [
+        ("results.json", "report.html"),
+        ("demo-results.json", "demo-report.html"),
+        ("x.json", "x-report.html"),
+    ],
+)
+def test_the_page_is_named_after_the_results(results: str, page: str) -> None:
+    options = parse_arguments(["--quiet"])
+    options.results = Path(results)
+    assert Reports(Display(options), options).conclude(History()) and Path(page).exists()
 
 
 # --- which series ---
@@ -119,13 +125,14 @@ def test_a_new_series_renames_what_the_one_before_left(capsys: pytest.CaptureFix
     report()
     program, dances = asks("Dance")
     options = parse_arguments([])
-    reports = Reports(Display(options, program), options, program)
+    reports = Reports(Display(options, program), options)
     with Results(RESULTS) as results:
         capsys.readouterr()
         history = History(series=dances)
         reports.begin(history, results.experiments)
     assert capsys.readouterr().out == (
-        f"of the series before: report-{sings[:6]}.html and best-prompt-{sings[:6]}.txt, renamed\n"
+        f"of the series before: report.html is now report-{sings[:6]}.html, "
+        f"best-prompt.txt is now best-prompt-{sings[:6]}.txt\n"
     )
     assert not Path("best-prompt.txt").exists() and not Path("report.html").exists()
     assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
@@ -135,11 +142,15 @@ def test_a_new_series_renames_what_the_one_before_left(capsys: pytest.CaptureFix
 
 
 def test_files_that_do_not_say_whose_they_are_belong_to_the_last_record() -> None:
+    program, dances = asks("Dance")
     Path("best-prompt.txt").write_text("old")
-    assert keep_apart(RESULTS, "abc123", "abc123") == []
-    assert keep_apart(RESULTS, "abc123", "def456") == [
-        "of the series before: best-prompt-def456.txt, renamed"
-    ]
+    options = parse_arguments([])
+    reports = Reports(Display(options, program), options)
+    last = experiment(1, [5.0], program=dances)
+    reports.begin(History(series=dances), [last])
+    assert Path("best-prompt.txt").exists()
+    reports.begin(History(series="other"), [last])
+    assert Path(f"best-prompt-{dances[:6]}.txt").read_text() == "old"
 
 
 def test_the_same_series_goes_on_in_its_files(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +158,7 @@ def test_the_same_series_goes_on_in_its_files(capsys: pytest.CaptureFixture[str]
     report()
     capsys.readouterr()
     report()
-    assert "renamed" not in capsys.readouterr().out
+    assert "is now" not in capsys.readouterr().out
     assert sorted(p.name for p in Path().glob("*-*")) == ["best-prompt.txt"]
 
 
@@ -169,7 +180,7 @@ def test_the_best_prompt_is_there_to_paste() -> None:
 def test_no_page_is_drawn_more_often_than_it_may_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     program, _ = recorded("Sing")
     options = parse_arguments(["--quiet"])
-    reports = Reports(Display(options, program), options, program)
+    reports = Reports(Display(options, program), options)
     reports.progress(History([experiment(0, [5.0])]))
     assert not Path("report.html").exists()
     reports.next_page = 0.0

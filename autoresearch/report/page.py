@@ -30,6 +30,7 @@ PAGE_TRIALS = 60_000  # responses in report.html
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
+SEARCH = ("baseline", "proposal")
 STRATEGIES = ("refine", "combine", "simplify", "explore", "fresh")  # with a colour of their own
 
 
@@ -51,52 +52,41 @@ def template() -> Template:
 
 
 def page(
-    history: History,
-    program: Program | None,
-    *,
-    target: int,
-    running: bool,
-    simulated: bool,
+    history: History, program: Program | None, target: int, running: bool, simulated: bool
 ) -> Iterator[str]:
     """The self-contained report.html, part by part, so that it never stands in memory whole.
 
-    `program` is None for a series whose program.md is gone.
+    `program` is None for a series that program.md does not ask.
     """
+    found = outcome(history, history.completed)
+    failing = findings.what_fails(history, found, program)
+    each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
     return template().generate(
         nonce=os.urandom(16).hex(),  # a script without it does not run
+        history=history,
         program=program,
         target=target,
         running=running,
         simulated=simulated,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
-        history=history,
-        **page_facts(history, program),
+        goal=findings.goal_line(program, history),
+        headline=re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
+        good=bool(found and found.improved and not findings.never_met(history)),
+        found=found,
+        grounds=findings.grounds(history, found, program),
+        best=found.best if found else history.leader and history.leader.prompt,
+        shorter=findings.shorter(found) if found else "",
+        failing=failing,
+        fails=findings.fails_line(*failing),
+        next_step=findings.next_step(history, found),
+        rows=[*findings.search_rows(history)],
+        models=sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
+        top=top_rows(history, found),
+        chart=chart(history, found),
+        each=each,
+        shown=shown(history.experiments, each),
+        kinds=sorted({named(e) for e in history.experiments}),
     )
-
-
-def page_facts(history: History, program: Program | None) -> dict[str, Any]:
-    found = outcome(history, history.completed)
-    failing = findings.what_fails(history, found, program)
-    each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
-    return {
-        "goal": findings.goal_line(program, history),
-        "headline": re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
-        "good": bool(found and found.improved and not findings.never_met(history)),
-        "found": found,
-        "grounds": findings.grounds(history, found, program),
-        "best": found.best if found else history.leader and history.leader.prompt,
-        "shorter": findings.shorter(found) if found else "",
-        "failing": failing,
-        "fails": findings.fails_line(*failing),
-        "next_step": findings.next_step(history, found),
-        "rows": [*findings.search_rows(history)],
-        "models": sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
-        "top": top_rows(history, found),
-        "chart": chart(history, found),
-        "each": each,
-        "shown": shown(history.experiments, each),
-        "kinds": sorted({named(e) for e in history.experiments}),
-    }
 
 
 def named(e: Experiment) -> str:
@@ -111,23 +101,19 @@ def colour(name: str) -> str:
 # --- the ten best ---
 
 
-def top_rows(history: History, found: Confirmation | None) -> list[dict[str, Any]]:
-    """The ten best; what was confirmed comes first, with its confirmed score."""
+def top_rows(history: History, found: Confirmation | None) -> list[tuple[Any, ...]]:
+    """Standing, confirmed score, difference to the baseline of the ten best; the confirmed first,
+    so that no lucky estimate stands above them."""
     measured = {}
     if found is not None:
         measured[normalise(found.baseline)] = found.baseline_score
         measured[normalise(found.winner)] = found.winner_score
     baseline = history.baseline.prompt if history.baseline else ""
-    top = [
-        {
-            "standing": standing,
-            "confirmed": measured.get(normalise(standing.prompt)),
-            "parts": differences(baseline, standing.prompt),
-        }
-        for standing in history.top(10)
-    ]
     best = normalise(found.best) if found else ""
-    return sorted(top, key=lambda t: (normalise(t["standing"].prompt) != best, not t["confirmed"]))
+    top = sorted(history.top(10), key=lambda s: normalise(s.prompt) != best)
+    confirmed = [measured.get(normalise(s.prompt)) for s in top]
+    rows = zip(top, confirmed, (differences(baseline, s.prompt) for s in top), strict=True)
+    return sorted(rows, key=lambda row: row[1] is None)
 
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
@@ -152,11 +138,8 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
 
 def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None:
     """Where everything stands, in percent of the drawing from left and top; None without scores."""
-    search = [
-        (at, e)
-        for at, e in enumerate(history.experiments, 1)
-        if e.score is not None and e.kind in ("baseline", "proposal")
-    ]
+    ended = enumerate(history.experiments, 1)
+    search = [(at, e) for at, e in ended if e.score is not None and e.kind in SEARCH]
     if not search:
         return None
     confirmed = [("best", found.winner_score), ("base", found.baseline_score)] if found else []

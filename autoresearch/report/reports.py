@@ -34,21 +34,30 @@ MARK = re.compile(rb'<meta name="series" content="(\w+)"')
 
 
 class Reports:
-    """Writes both files of one series; what cannot be written is a line, and the run goes on."""
+    """Writes both files of one series; what cannot be written is a line, and the run goes on.
 
-    def __init__(
-        self, display: Display, options: argparse.Namespace, program: Program | None
-    ) -> None:
-        self.display, self.options, self.program = display, options, program
+    `suffix` names those of a series that program.md does not ask.
+    """
+
+    def __init__(self, display: Display, options: argparse.Namespace, suffix: str = "") -> None:
+        self.display, self.options, self.suffix = display, options, suffix
         self.next_page = time.monotonic() + FIRST_PAGE
-        self.suffix = ""  # of a series that program.md no longer asks: its files are its own
 
     def begin(self, history: History, experiments: Sequence[Experiment]) -> None:
-        """What an earlier series left here is named after it, before this one writes its own."""
-        latest = experiments[-1].program if experiments else history.series
-        self.display.tell(
-            keep_apart(self.options.results, series_name(history.series), series_name(latest))
-        )
+        """What another series left here is named after it, before this one writes its own.
+
+        Whose the files are report.html tells, or else the last record.
+        """
+        owner, moved = experiments[-1].program if experiments else history.series, []
+        with suppress(OSError), self._path("report.html").open("rb") as old:
+            if found := MARK.search(old.read(1000)):
+                owner = found[1].decode()
+        if series_name(owner) != series_name(history.series):
+            for path in map(self._path, ("report.html", "best-prompt.txt")):
+                with suppress(FileNotFoundError):
+                    named = path.with_stem(f"{path.stem}-{series_name(owner)}")
+                    moved.append(f"{path} is now {path.replace(named)}")
+        self.display.tell([f"of the series before: {', '.join(moved)}"] * bool(moved))
 
     def progress(self, history: History) -> None:
         """The report so far; the page seldom enough to take no more than 1/PAGE_SHARE of time."""
@@ -62,22 +71,17 @@ class Reports:
         """The last report, whatever ended the run; whether its page could be written."""
         found = outcome(history, history.completed)
         best = self._write("best-prompt.txt", [f"{found.best}\n"]) if found else []
-        page = self._page(history, running=False)
-        self.display.report(history, final=True, files=[*best, *page])
-        return bool(page)
+        written = self._page(history, running=False)
+        self.display.report(history, final=True, files=[*best, *written])
+        return bool(written)
 
-    def _page(self, history: History, *, running: bool) -> list[str]:
-        parts = page(
-            history,
-            self.program,
-            target=self.options.iterations,
-            running=running,
-            simulated=self.display.simulated,
-        )
+    def _page(self, history: History, running: bool) -> list[str]:
+        shown = self.display
+        parts = page(history, shown.program, self.options.iterations, running, shown.simulated)
         return self._write("report.html", parts)
 
     def _write(self, name: str, parts: Iterable[str]) -> list[str]:
-        path = beside(self.options.results, name, self.suffix)
+        path = self._path(name)
         try:
             write_whole(path, parts)
         except OSError as error:
@@ -85,29 +89,13 @@ class Reports:
             return []
         return [str(path)]
 
-
-def beside(results: Path, name: str, suffix: str = "") -> Path:
-    """report.html for results.json, demo-report.html for demo-results.json, x-report.html for x."""
-    stem = results.stem
-    prefix = stem.removesuffix("results") if stem.endswith("results") else f"{stem}-"
-    path = results.with_name(prefix + name)
-    return path.with_stem(path.stem + suffix)
-
-
-def keep_apart(results: Path, series: str, latest: str) -> list[str]:
-    """Name what another series left here after it, before this one writes its own; a line if so.
-
-    Whose the files are report.html tells, else the last record, of series `latest`.
-    """
-    owner, moved = series_name(latest), []
-    with suppress(OSError), beside(results, "report.html").open("rb") as page:
-        if found := MARK.search(page.read(1000)):
-            owner = found[1].decode()
-    for path in (beside(results, name) for name in ("report.html", "best-prompt.txt")):
-        if owner != series_name(series):
-            with suppress(FileNotFoundError):
-                moved.append(str(path.replace(path.with_stem(f"{path.stem}-{owner}"))))
-    return [f"of the series before: {' and '.join(moved)}, renamed"] * bool(moved)
+    def _path(self, name: str) -> Path:
+        """report.html for results.json, demo-report.html for demo-results.json, x-report.html for
+        x.json."""
+        stem = self.options.results.stem
+        prefix = stem.removesuffix("results") if stem.endswith("results") else f"{stem}-"
+        path: Path = self.options.results.with_name(prefix + name)
+        return path.with_stem(path.stem + self.suffix)
 
 
 # --- the command --report ---
@@ -120,10 +108,9 @@ def show_report(options: argparse.Namespace) -> int:
         raise ResultsError(f"{options.results} holds no experiments yet; python main.py begins")
     history, program = chosen(experiments, options)
     simulated = any(MODEL in e.models.values() for e in history.experiments)
-    reports = Reports(Display(options, program, simulated=simulated), options, program)
-    if program is None:
-        reports.suffix = f"-{series_name(history.series)}"
-    else:
+    suffix = "" if program else f"-{series_name(history.series)}"
+    reports = Reports(Display(options, program, simulated), options, suffix)
+    if program:
         reports.begin(history, experiments)
     return 0 if reports.conclude(history) else 1
 

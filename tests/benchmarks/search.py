@@ -91,7 +91,7 @@ def this_search(world: WorldClient, program: Program, options: argparse.Namespac
     client = cast(Client, world)
     history, _ = open_history([], program, world.models, world.temperatures["task"])
     display = Display(options)
-    reports, results = Reports(display, options, program), cast(Results, NoFile())
+    reports, results = Reports(display, options), cast(Results, NoFile())
     night: Night[Step, Experiment] = Night(options, world.total, world.stop, Interrupted)
     run = Run(options, program, client, results, history, display, reports, night, 1)
     search(run)
