@@ -98,8 +98,8 @@ NEITHER = Interval(0.1, -0.3, 0.5, 16)
         (found(BETTER, held_out=False), "0.80), on the inputs that the search saw."),
         (
             found(WORSE, best="old"),
-            "The baseline is the best prompt with 7.00: 0.50 less (95 % interval -0.80 to -0.20) "
-            "has what the search found, 7.10.",
+            "The baseline is the best prompt with 7.00: what the search found scores 7.10, "
+            "0.50 less (95 % interval -0.80 to -0.20).",
         ),
         (
             found(NEITHER),
@@ -133,13 +133,13 @@ def test_a_best_that_is_not_confirmed_is_shown_without_an_interval() -> None:
 
 def test_the_grounds_say_what_the_intervals_hold_for() -> None:
     assert findings.grounds(evening(), found(BETTER, skipped=("x",)), None) == (
-        "2 fresh answers of each prompt to each of 8 held-out inputs, no choice was made on them; "
+        "2 fresh answers of each prompt to each of 8 held-out inputs; "
         "1 could not be asked; the intervals hold for others of their kind; "
         "the search had believed 7.50"
     )
     alone = found(BETTER, inputs=1, held_out=False, generalises=False, passes=15)
     assert findings.grounds(evening(), alone, None) == (
-        "15 fresh answers of each prompt, no choice was made on them; the search had believed 7.50"
+        "15 fresh answers of each prompt; the search had believed 7.50"
     )
 
 

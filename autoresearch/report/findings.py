@@ -61,18 +61,17 @@ def headline(history: History, found: Confirmation | None) -> str:
     if normalise(found.winner) == normalise(found.baseline):
         return f"Nothing that was tried beats the baseline, which scores {plain:.2f}{where}."
     by = f"{abs(found.difference.mean):.2f}"
+    known = interval(found.difference)
     if found.improved:
-        better = f"{by} better ({interval(found.difference)})"
+        better = f"{by} better ({known})"
         return f"The best prompt scores {winner:.2f}, the baseline {plain:.2f}: {better}{where}."
     if found.worse:
-        worse = f"{by} less ({interval(found.difference)}) has what the search found, {winner:.2f}"
+        worse = f"what the search found scores {winner:.2f}, {by} less ({known})"
         return f"The baseline is the best prompt with {plain:.2f}{where}: {worse}."
+    both = f"The new prompt ({winner:.2f}) and the baseline ({plain:.2f}) cannot be told apart"
     chosen = "the new one" if found.best == found.winner else "the baseline"
-    return (
-        f"The new prompt ({winner:.2f}) and the baseline ({plain:.2f}) cannot be told apart{where} "
-        f"(difference {found.difference.mean:+.2f}, {interval(found.difference)}); "
-        f"{chosen} is truly the better with a chance of {percent(found.chance)}."
-    )
+    chance = f"{chosen} is truly the better with a chance of {percent(found.chance)}"
+    return f"{both}{where} (difference {found.difference.mean:+.2f}, {known}); {chance}."
 
 
 def grounds(history: History, found: Confirmation | None, program: Program | None) -> str:
@@ -82,16 +81,16 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
         samples = count(history.leader.samples if history.leader else 0, "pass", "passes")
         doubt = f"{samples}, not confirmed: a best found by search flatters itself"
         return underway(history, history.completed, held_out) or doubt
-    several = found.inputs > 1 or found.held_out
-    fresh = f"{count(found.passes, 'fresh answer')} of each prompt"
-    if several:
-        kind = "held-out input" if found.held_out else "input"
-        fresh += f" to each of {count(found.inputs, kind)}"
-    lost = f"; {len(found.skipped)} could not be asked" * bool(found.skipped)
+    inputs = count(found.inputs, "held-out input" if found.held_out else "input")
     whom = "others of their kind" if found.generalises else "just these inputs"
-    holds = f"; the intervals hold for {whom}" * several
-    believed = f"; the search had believed {found.believed:.2f}"
-    return f"{fresh}, no choice was made on them{lost}{holds}{believed}"
+    several = found.inputs > 1 or found.held_out
+    told = [
+        f"{count(found.passes, 'fresh answer')} of each prompt" + f" to each of {inputs}" * several,
+        f"{len(found.skipped)} could not be asked" * bool(found.skipped),
+        f"the intervals hold for {whom}" * several,
+        f"the search had believed {found.believed:.2f}",
+    ]
+    return "; ".join(filter(None, told))
 
 
 def shorter(found: Confirmation) -> str:
@@ -150,9 +149,8 @@ def what_fails(
         both = history.leader, history.baseline
         pair = [history.trials(standing.prompt) if standing else [] for standing in both]
     mine, theirs = pair
-    rows = by_input(mine, theirs, program), by_criterion(mine, theirs)
-    by_answer, by_rule = (sorted(each, key=lambda row: row.mean) for each in rows)
-    return by_answer, by_rule
+    inputs, criteria = by_input(mine, theirs, program), by_criterion(mine, theirs)
+    return sorted(inputs, key=lambda row: row.mean), sorted(criteria, key=lambda row: row.mean)
 
 
 def by_input(mine: list[Trial], theirs: list[Trial], program: Program | None) -> Iterator[Weakness]:
