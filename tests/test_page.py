@@ -108,6 +108,16 @@ def test_the_ten_best_do_not_contradict_the_headline(tmp_path: Path) -> None:
     assert shown.index(first[0]) == shown.index('<div class="score')
 
 
+def test_a_gain_is_no_good_news_where_a_criterion_is_never_met(tmp_path: Path) -> None:
+    history = night(40)
+    assert '<section class="good">' in write(tmp_path / "report.html", history)
+    unmet = History()
+    for e in history.experiments:
+        never = [replace(t, criteria={"equals: {expected}": 0.0}) for t in e.trials]
+        unmet.add(replace(e, trials=tuple(never)))
+    assert '<section class="good">' not in write(tmp_path / "report.html", unmet)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "parts"),
     [

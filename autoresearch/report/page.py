@@ -24,6 +24,7 @@ from autoresearch.text import count, duration, money, normalise, short, visible
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 PAGE_TEXT = 11_000_000  # characters of prompts and responses in report.html
 PAGE_TRIALS = 60_000  # responses in report.html
@@ -31,7 +32,7 @@ ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
 SEARCH = ("baseline", "proposal")
-STRATEGIES = ("refine", "combine", "simplify", "explore", "fresh")  # with a colour of their own
+COLOURS = ("refine", "combine", "simplify", "explore", "fresh", "best", "base")
 
 
 @cache
@@ -46,8 +47,8 @@ def template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = [visible, count, short, duration, money, percent, interval, series_name, named, colour]
-    pages.filters |= {filter.__name__: filter for filter in words}
+    words = [visible, count, short, duration, money, percent, interval, series_name, named, key]
+    pages.filters |= {filter.__name__: filter for filter in words} | {"num": "{:.2f}".format}
     return pages.get_template("page.html")
 
 
@@ -71,7 +72,7 @@ def page(
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         goal=findings.goal_line(program, history),
         headline=re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
-        good=bool(found and found.improved and not findings.never_met(history)),
+        good=bool(found and found.improved and all(row.mean for row in failing[1])),
         found=found,
         grounds=findings.grounds(history, found, program),
         best=found.best if found else history.leader and history.leader.prompt,
@@ -94,8 +95,14 @@ def named(e: Experiment) -> str:
 
 
 def colour(name: str) -> str:
-    """A class of the page: a strategy's name is a text from a file, which may be anything."""
-    return name if name in STRATEGIES else "other"
+    """A colour of the page: a strategy's name is a text from a file, which may be anything."""
+    return f"var(--{name if name in COLOURS else 'other'})"
+
+
+def key(name: str, form: str = "") -> Markup:
+    from markupsafe import Markup
+
+    return Markup(f'<i class="{form}" style="background:{colour(name)}"></i>')
 
 
 # --- the ten best ---
@@ -138,6 +145,8 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
 
 def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None:
     """Where everything stands, in percent of the drawing from left and top; None without scores."""
+    from markupsafe import Markup
+
     ended = enumerate(history.experiments, 1)
     search = [(at, e) for at, e in ended if e.score is not None and e.kind in SEARCH]
     if not search:
@@ -155,14 +164,19 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None
 
     steps = [(10 * x(at), 10 * y(e)) for at, e in history.best_line if at <= last]
     line = "".join(f"H{a:.1f}V{b:.1f}" for a, b in steps[1:])
+    dots = (
+        f'<circle r="3.5" fill="{colour(named(e))}" data-row="e{at}" cx="{x(at):.2f}%" '
+        f'cy="{y(e.score or 0.0):.2f}%"/>'
+        for at, e in search
+    )
     return {
-        "dots": [(at, x(at), y(e.score or 0.0), colour(named(e))) for at, e in search],
+        "dots": Markup("\n".join(dots)),
         "line": f"M{steps[0][0]:.1f},{steps[0][1]:.1f}{line}H960" if steps else "",
         "baseline": history.baseline and y(history.baseline.estimate),
         "confirmed": [(name, y(of.mean), y(of.low), y(of.high)) for name, of in confirmed],
         "ticks": [(n, y(n)) for n in range(low, 11) if 10 - low <= 5 or n % 2 == 0],
         "last": last,
-        "names": sorted({named(e) for _, e in search}, key=lambda n: (colour(n) == "other", n)),
+        "names": sorted({named(e) for _, e in search}),
     }
 
 

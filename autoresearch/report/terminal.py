@@ -94,6 +94,8 @@ class Display:
             self.say(notices.pop(0))
 
     def start(self, program: str, model: str, done: int) -> None:
+        if self.bar is not None:  # what an earlier start did is no pace of this one
+            self.bar.reset(self.bar.task_ids[0], completed=done)
         begins = f"going on after experiment {done}" if done else "begins"
         self.say(f"{program}, {model}, {self.results}: {begins}, {self.target} in all")
 
@@ -173,7 +175,7 @@ class Display:
         above += self._lines("rests on", findings.grounds(history, found, self.program))
         prompt = self._lines("prompt", best or "(empty)") if best is not None else []
         below = [
-            *self._lines("shorter", findings.shorter(found) if found else ""),
+            *self._lines("on the page", findings.shorter(found) if found else ""),
             *self._lines("fails", findings.fails_line(*failing)),
             *self._lines("next", findings.next_step(history, found)),
             *self._lines("files", ", ".join(files)),
@@ -267,10 +269,8 @@ class Display:
         kind = "" if experiment.kind in ("proposal", "baseline") else f" {experiment.kind}"
         self.status = f"{done}/{self.target}{kind}"
         self.status += f"  best {leader.estimate:.2f}" if leader else ""
-        if self.ended <= 1:  # what an earlier start did is no pace of this one
-            self.bar.reset(task, completed=done)
         self.bar.update(task, completed=done)
-        self.waiting("")
+        self.waiting("waits for answers")
 
 
 def _new_bar(console: Console) -> Progress:
