@@ -77,11 +77,11 @@ def headline(history: History, found: Confirmation | None) -> str:
 def grounds(history: History, found: Confirmation | None, program: Program | None) -> str:
     """What the scores rest on and, where they are confirmed, what their intervals hold for."""
     if found is None:
-        held_out = [given.text for given in program.held_out] if program else []
         samples = count(history.leader.samples if history.leader else 0, "pass", "passes")
         doubt = f"{samples}, not confirmed: a best found by search flatters itself"
-        return underway(history, history.completed, held_out) or doubt
-    inputs = count(found.inputs, "held-out input" if found.held_out else "input")
+        return underway(history, history.completed, history.held_out or ()) or doubt
+    kind = "set-aside" if program and program.set_aside else "held-out"
+    inputs = count(found.inputs, f"{kind} input" if found.held_out else "input")
     whom = "others of their kind" if found.generalises else "just these inputs"
     several = found.inputs > 1 or found.held_out
     told = [

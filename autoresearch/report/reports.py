@@ -124,19 +124,18 @@ def chosen(
     """
     counts = Counter(e.program for e in experiments)
     named = [d for d in counts if (d or "unnamed").startswith(options.report)]
-    asked: Experiment | None = None
     try:
         program = load_program(options.program)
         check_criteria(program)
         temperature = task_temperature(environment())
         models = {e.models.get("task", "") for e in experiments}
         digests = [d for model in models for d in program.digests(model, temperature)]
-        asked = next((e for e in reversed(experiments) if e.program in digests), None)
+        for e in reversed(experiments):
+            if e.program in digests and e.program in named:
+                return open_history(experiments, program, e.models, temperature)[0], program
     except ProgramError:
         if not options.report:
             raise
-    if asked is not None and (not options.report or named == [asked.program]):
-        return open_history(experiments, program, asked.models, temperature)[0], program
     if options.report and len(named) == 1:
         records = latest_series([e for e in experiments if e.program == named[0]])
         return History(records, series=named[0]), None
