@@ -70,6 +70,7 @@ def test_the_report_tells_the_best_the_failures_and_the_time_left(
     capsys: pytest.CaptureFixture[str], clock: SimpleNamespace
 ) -> None:
     display, history = shown_by(target=12, quiet=True), evening()
+    display.start("program.md", "m", 0)
     for e in history.experiments:
         clock.now += 10
         display.iteration(e, history, False)
@@ -86,7 +87,7 @@ def test_the_report_tells_the_best_the_failures_and_the_time_left(
           failed     1: no prompt in the reply (1)
           spent      3,600 tokens, $0.0015
           strategies refine         2 experiments   mean  6.50   led 2 times
-          pace       7.3 s per experiment, about 73 s left
+          pace       13 s per experiment, about 2 min left
 
         """)
 
@@ -141,11 +142,12 @@ def test_a_report_of_nothing_does_not_fail(capsys: pytest.CaptureFixture[str]) -
 def test_the_pace_is_that_of_this_run(clock: SimpleNamespace) -> None:
     display, history = shown_by(target=102, quiet=True), evening()
     assert not list(display._pace(history))  # no run, no pace
-    clock.now += 500  # a baseline, a slow start
+    clock.now += 500  # a slow start
+    display.start("program.md", "m", 0)
     display.iteration(history.experiments[1], history, False)
     display.iteration(history.experiments[2], history, False)
-    clock.now += 12
-    assert list(display._pace(history)) == [("pace", "7.0 s per experiment, about 12 min left")]
+    clock.now += 14
+    assert [*display._pace(history)] == [("pace", "7.0 s per experiment, about 12 min left")]
 
 
 def test_a_block_is_three_lines_unless_it_leads_or_verbose(

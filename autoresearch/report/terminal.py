@@ -59,7 +59,7 @@ class Display:
         self.results, self.program, self.simulated = options.results, program, simulated
         self.console: Console | None = None
         self.bar: Progress | None = None
-        self.status, self.awaited = "", "waits for the first answer"
+        self.status = ""
         self.started, self.ended = time.monotonic(), 0  # proposals of this run, not of the file
         self.lock = threading.RLock()
         if isinstance(sys.stdout, io.TextIOWrapper):  # a log that can be followed, in any encoding
@@ -70,12 +70,11 @@ class Display:
             self.console = Console(highlight=False, markup=False, emoji=False)
 
     def __enter__(self) -> Display:
-        self.started = time.monotonic()
         if self.console is not None and not self.quiet:
             self.bar = _new_bar(self.console)
             self.bar.add_task("", total=self.target + 1)  # the last step is the confirmation
             self.bar.start()
-            self.waiting(self.awaited)
+            self.waiting("waits for the first answer")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,6 +93,7 @@ class Display:
             self.say(notices.pop(0))
 
     def start(self, program: str, model: str, done: int) -> None:
+        self.started = time.monotonic()
         if self.bar is not None:  # what an earlier start did is no pace of this one
             self.bar.reset(self.bar.task_ids[0], completed=done)
         begins = f"going on after experiment {done}" if done else "begins"
@@ -109,18 +109,15 @@ class Display:
                 print(line, file=sys.stderr, flush=True)
 
     def waiting(self, text: str) -> None:
-        """What is waited for now, beside the moving bar; "" for nothing in particular."""
-        self.awaited = short(text, 40)
+        """What is waited for now, beside the moving bar."""
         if self.bar is not None:
-            told = "  ".join(filter(None, (self.status, self.awaited)))
+            told = f"{self.status}  {short(text, 40)}"
             self.bar.update(self.bar.task_ids[0], description=told)
 
     def iteration(self, experiment: Experiment, history: History, took_lead: bool) -> None:
         """The block of an experiment that has just ended, of any kind."""
         with self.lock:
             proposed = experiment.kind == "proposal"
-            if proposed and not self.ended:  # what came before is no pace
-                self.started = max(self.started, time.monotonic() - (experiment.seconds or 0))
             self.ended += proposed
             if not self.quiet:
                 self._block(experiment, history.leader if proposed and took_lead else None)
