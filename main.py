@@ -38,7 +38,7 @@ try:
     from autoresearch.simulator import MODEL
     from client import Client, Usage
     from experiment import run_experiment
-    from scorer import score
+    from scorer import ask_judge, score
 except ModuleNotFoundError as missing:
     sys.exit(
         f"error: {missing.name} is not installed here: see 'Try it' in README.md, "
@@ -67,8 +67,8 @@ def command(options: argparse.Namespace) -> int:
         return demo(options, program)
     client = Client(**client_settings(options))
     if options.check:
-        found = client.preflight(program.baseline, program.question(program.inputs[0]))
-        return rehearse(program, found, options)
+        asked = (run_experiment, ask_judge, propose_experiment, Usage)
+        return rehearse(program, options, client, *asked)
     return research(options, program, client)
 
 

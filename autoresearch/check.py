@@ -1,6 +1,7 @@
-"""--check, the rehearsal before the night: one real call, what the run will take, cheap tricks.
+"""--check, the rehearsal before the night: each role is asked what it will be asked.
 
-The stress test scores responses that deserve little, without a call: a trick that pays is what the
+One worked example, what the night takes, how much so many inputs can show; then, without a call,
+what the expected answers score, and responses that deserve little: a trick that pays is what the
 search would find. Nothing here changes a file.
 """
 
@@ -8,192 +9,252 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import fmean
+from typing import Any
 
-from autoresearch.api.models import ModelCheck, Preflight
-from autoresearch.criteria import (
-    by_rule,
-    is_judge,
-    judge_labels,
-    needs_judge,
-    read_argument,
-    weighted,
-)
-from autoresearch.criteria.kind import ScoreError
-from autoresearch.criteria.lengths import Band
+from autoresearch.api.exchange import APIError, FatalAPIError
+from autoresearch.api.models import ModelCheck
+from autoresearch.criteria import by_rule, criteria_of, is_judge, read_argument, weighted
+from autoresearch.criteria.kind import Mark, ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
 from autoresearch.night import AT_ONCE
-from autoresearch.search.confirmation import FINAL, ROUND
+from autoresearch.search.confirmation import BLOCK, BLOCKED, FINAL, MOST, ROUND
+from autoresearch.search.history import History
+from autoresearch.search.intervals import t_quantile
+from autoresearch.search.proposal import ProposalError
 from autoresearch.search.race import PASSES, ROUNDS
-from autoresearch.text import count, duration, visible
+from autoresearch.text import count, duration, money, short, visible
 
 ENOUGH = 7.0  # points from which a cheap trick is a warning
-STRESSED_INPUTS = 20  # inputs that the tricks are tried on
+SOME, MANY = 20, 200  # inputs that the tricks, the expected answers are tried on
 LONGEST_TRICK = 1000  # words
-MESSAGE = 16_000  # characters that the agent reads at most
-RACED = 1.5  # passes of an average proposal, as the demo has them
-
-
-def rehearse(program: Program, found: Preflight, options: argparse.Namespace) -> int:
-    """Print what the run would do and cost, and every problem in sight; 0 where there is none."""
-    print(f"{program.name}: {_summary(program)}")
-    for model in found.models:
-        print(_model_line(model))
-    for line in _forecast(program, found, options):
-        print(line)
-    problems = [visible(problem) for problem in found.problems]
-    try:
-        tricks = stress(program)
-    except ScoreError as error:
-        tricks = []
-        problems.append(f"no stress test: {visible(str(error))}")
-    if tricks:
-        print("\nstress test of the criteria: what responses that deserve little would score")
-        if needs_judge(program):
-            print("  (rules only; a judge is taken to give 0)")
-    for trick in sorted(tricks, key=lambda t: -t.score):
-        print(f"  {trick.score:5.2f}  {trick.name}")
-    problems += warnings(tricks)
-    print()
-    for problem in problems:
-        print(f"warning: {problem}")
-    print(
-        "ready: python main.py"
-        if not problems
-        else f"{len(problems)} to look at, then python main.py"
-    )
-    return 0
-
-
-def _summary(program: Program) -> str:
-    parts = [count(len(program.inputs), "input")]
-    if program.held_out:
-        parts.append(f"{len(program.held_out)} held out")
-    given = len(program.criteria)
-    parts.append(count(given, "criterion", "criteria") if given else "judged by the goal")
-    return ", ".join(parts)
-
-
-def _model_line(model: ModelCheck) -> str:
-    price = "price unknown"
-    if model.price:
-        price = "${:g} in, ${:g} out per million tokens".format(*(p * 1e6 for p in model.price))
-    parts = [f"{model.id} ({', '.join(model.roles)})", price]
-    if model.context_length:
-        parts.append(f"context of {model.context_length:,} tokens")
-    if model.requests_per_minute:
-        parts.append(f"{model.requests_per_minute:g} requests a minute")
-    return "; ".join(parts)
-
-
-def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
-    """Calls of a whole run: proposals, passes with the judge's verdicts, the confirmation."""
-    per_response = 1 + len(judge_labels(program))
-    passes = PASSES + RACED * iterations + (ROUNDS * ROUND if confirmed else 0)
-    final = 2 * FINAL * len(program.held_out or program.inputs) if confirmed else 0
-    return round(iterations + per_response * (passes * len(program.inputs) + final))
-
-
-def _forecast(program: Program, found: Preflight, options: argparse.Namespace) -> Iterator[str]:
-    """The run in calls, tokens, money and time, as far as one call can tell."""
-    calls = expected_calls(program, options.iterations, not options.no_confirm)
-    first = next(model for model in found.models if "task" in model.roles)
-    prompt, output = first.prompt_tokens, first.completion_tokens
-    yield f"first call: {duration(first.seconds)}, {prompt or '?'} + {output or '?'} tokens"
-    yield f"\nexpected for {count(options.iterations, 'iteration')}, roughly, from that call:"
-    yield f"  calls     {calls:,}"
-    if prompt is not None and output is not None:
-        # the agent reads the history, up to its budget of characters at four a token
-        read = calls * prompt + options.iterations * MESSAGE / 8
-        yield f"  tokens    {read + calls * output:,.0f}"
-        if first.price:
-            yield f"  cost      ${read * first.price[0] + calls * output * first.price[1]:,.2f}"
-    side_by_side = min(AT_ONCE, len(program.inputs))
-    seconds = calls / side_by_side / options.workers * first.seconds
-    limit = first.requests_per_minute
-    yield f"  duration  {duration(max(seconds, calls / limit * 60) if limit else seconds)}"
-
-
-# --- stress test ---
-
-LOREM = (
-    "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut"
-    " labore et dolore magna aliqua ut enim ad minim veniam quis nostrud exercitation ullamco"
-    " laboris nisi ut aliquip ex ea commodo consequat"
-).split()
+MESSAGE = 4000  # tokens that the agent reads more, once there is a history
+RACED, BLOCKS_RACED = 1.5, 3  # passes of an average proposal, or blocks where inputs are many
+DEVIATION = 5.5  # points by which right-or-wrong scores of two prompts differ on one input
 REFUSAL = "I'm sorry, but I can't help with that."
+LOREM = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor".split()
+CUT = str.maketrans(dict.fromkeys(",|{", "\n"))  # what an argument of `avoids` cannot hold
 ADD_JUDGE = "add 'judge: Does the response do what the task asks, correctly and clearly?'"
 TRUST_JUDGE = "only the judge can tell, so give it more weight"
 
 
-@dataclass(frozen=True)
-class Trick:
-    """A response that deserves little; `remedy` says what to add when it scores `ENOUGH`."""
+class Rehearsal:
+    """What main hands in, bound to the first input; the problems that were met."""
 
-    name: str
-    response: str
-    score: float
-    remedy: str = ""
+    def __init__(self, program: Program, client: Any, functions: tuple[Callable[..., Any], ...]):
+        answer, judge, propose, usage = functions
+        self.program, self.given, prompt = program, program.inputs[0], program.baseline
+        self.problems: list[str] = []
+        self.spent = {role: usage() for role in ("task", "judge", "agent")}
+        task, verdict, agent = (partial(partial, spent=each) for each in self.spent.values())
+        self.preflight = partial(client.preflight, prompt, program.question(self.given))
+        self.answer = task(answer, client, program, prompt, inputs=[self.given])
+        self.judge = verdict(judge, client, program)
+        self.propose = agent(propose, client, program, History(), 1)
+
+    def attempt(self, call: Callable[..., Any], *given: object) -> Any:
+        """What a call gives, or None and a problem more; what spoils every call goes on up."""
+        try:
+            return call(*given)
+        except FatalAPIError:
+            raise
+        except (APIError, ProposalError, ScoreError) as error:
+            self.problems.append(str(error))
+
+    def mark(self, criterion: Criterion, given: Input, response: str) -> Mark | None:
+        mark = self.judge if is_judge(criterion) else by_rule
+        found: Mark | None = self.attempt(mark, criterion, given, response)
+        return found
+
+    def example(self) -> None:
+        """The baseline's answer to the first input with all its marks; then a proposal."""
+        given, criteria = self.given, criteria_of(self.program)
+        for answer in self.attempt(self.answer) or []:
+            say("\none worked example, by the baseline:")
+            shown = {"input": given.text, "answer": answer.text, "expected": given.expected}
+            say(*(f"  {name:9} {short(text, 300)}" for name, text in shown.items() if text))
+            marks = {c.label: self.mark(c, given, answer.text) for c in criteria}
+            found = {label: mark for label, mark in marks.items() if mark}
+            for label, (mark, reason) in found.items():
+                missed = f": {short(reason, 200)}" if mark < 1 and reason else ""
+                say(f"  {10 * mark:5.2f}     {short(label)}{missed}")
+            if len(found) == len(criteria):
+                say(f"  {weighted(criteria, found)[0]:5.2f}     in all")
+            for criterion in filter(is_judge, criteria):
+                self.tell_apart(criterion, found.get(criterion.label), answer.text)
+        if proposal := self.attempt(self.propose):
+            say(f"\nfirst proposal: {short(proposal.prompt, 300)}")
+
+    def tell_apart(self, criterion: Criterion, good: Mark | None, text: str) -> None:
+        """A judge on a good answer, the expected one where there is one, and on a cheap one."""
+        if self.given.expected:
+            good, text = self.mark(criterion, self.given, self.given.expected), self.given.expected
+        cheap = self.mark(criterion, self.given, filler(60, 5, []))
+        if good and cheap and cheap[0] >= good[0]:
+            self.problems.append(
+                f"'{short(criterion.label)}' gives '{short(text)}' {10 * good[0]:.3g} of 10, and "
+                f"lorem ipsum {10 * cheap[0]:.3g}: this judge cannot tell them apart; ask it more "
+                "exactly, or set NEBIUS_JUDGE_MODEL to a stronger model"
+            )
+
+    def expected_answers(self) -> None:
+        """Each rule on the answers that program.md calls right."""
+        right = [i for i in (*self.program.inputs, *self.program.held_out) if i.expected][:MANY]
+        for criterion in self.program.criteria:
+            given = [] if is_judge(criterion) else right
+            marks = [(self.mark(criterion, i, i.expected or ""), i.text) for i in given]
+            missed = [(mark[1], text) for mark, text in marks if mark and mark[0] < 1]
+            for reason, text in missed[:1]:
+                self.problems.append(
+                    f"'{short(criterion.label)}' gives the expected answer less than 10 on "
+                    f"{len(missed)} of {count(len(right), 'input')}: {reason} (for '{short(text)}')"
+                )
+
+    def stress_test(self) -> None:
+        tricks = self.attempt(stress, self.program) or []
+        if tricks:
+            say("\nstress test of the criteria, by rule: what deserves little would score")
+        remedies: dict[str, list[str]] = {}
+        for points, name, remedy in sorted(tricks, reverse=True):
+            say(f"  {points:5.2f}  {name}")
+            if points >= ENOUGH:
+                remedies.setdefault(remedy, []).append(f"'{name}' scores {points:.1f}")
+        self.problems += [f"{', '.join(names)}: {remedy}" for remedy, names in remedies.items()]
 
 
-def warnings(tricks: Iterable[Trick]) -> list[str]:
-    """A line for each remedy, with the tricks that it is for."""
-    by_remedy: dict[str, list[Trick]] = defaultdict(list)
-    for trick in tricks:
-        if trick.remedy:
-            by_remedy[trick.remedy].append(trick)
-    return [
-        f"{', '.join(f'{t.name!r} scores {t.score:.1f}' for t in same)}: {remedy}"
-        for remedy, same in by_remedy.items()
-    ]
+def rehearse(
+    program: Program, options: argparse.Namespace, client: Any, *functions: Callable[..., Any]
+) -> int:
+    """Print what the run would do and cost, and every problem in sight; 0 where it can begin.
 
-
-def stress(program: Program) -> list[Trick]:
-    """Scores cheap tricks by the rules, without a call; a judge is taken to give 0, as it should.
-
-    The mean over the first inputs; the response shown is the one to the first. [] when no criterion
-    is a rule. The program must have passed `check_criteria`; raises ScoreError for a slow pattern.
+    `functions`: run_experiment, ask_judge, propose_experiment and Usage, which this package does
+    not import.
     """
-    rules = tuple(c for c in program.criteria if not is_judge(c))
-    if not rules:
-        return []
-    tried: dict[str, list[tuple[str, float, str]]] = {}
-    for given in program.inputs[:STRESSED_INPUTS]:
+    rehearsal = Rehearsal(program, client, functions)
+    say(f"{program.name}: {_summary(program)}", *getattr(program, "notices", ()))
+    found = rehearsal.preflight()
+    rehearsal.problems += found.problems
+    say(*map(_model_line, found.models))
+    rehearsal.example()
+    say(*_forecast(program, found.models, options, rehearsal.spent), shows(program))
+    rehearsal.expected_answers()
+    rehearsal.stress_test()
+    say("", *(f"warning: {problem}" for problem in rehearsal.problems))
+    left = len(rehearsal.problems)
+    say(f"{left} to look at, then python main.py" if left else "ready: python main.py")
+    return 0
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(visible(line), flush=True)
+
+
+def _summary(program: Program) -> str:
+    pool = getattr(program, "pool", ())
+    parts = [f"{count(len(program.inputs), 'input')} searched"]
+    parts += [f"{len(program.held_out):,} held out"] * bool(program.held_out)
+    parts += [f"{len(pool):,} for examples, never scored"] * bool(pool)
+    given = count(len(program.criteria), "criterion", "criteria")
+    return f"{', '.join(parts)}; {given if program.criteria else 'judged by the goal'}"
+
+
+def _model_line(model: ModelCheck) -> str:
+    read, written = (1e6 * price for price in model.price or (math.nan, math.nan))
+    price = f"${read:g} in, ${written:g} out per million tokens" if model.price else "price unknown"
+    context = f"; context of {model.context_length:,} tokens" if model.context_length else ""
+    limit = model.requests_per_minute
+    allowed = f"; {limit:g} requests a minute" if limit else ""
+    return f"{model.id} ({', '.join(model.roles)}); {price}{context}{allowed}"
+
+
+def shows(program: Program) -> str:
+    """The true gain that is seen in four of five nights: (t + 0.84) standard errors."""
+    n = len(program.held_out or program.inputs)
+    kind = "held-out inputs" if program.held_out else "inputs, which the search sees too,"
+    if n < 2:
+        return f"1 of the {kind} shows what holds for it alone"
+    least = (t_quantile(n - 1) + 0.84) * DEVIATION / math.sqrt(n)
+    gain = f"a true gain of {least:.1f} points" if least < 10 else "hardly any gain"
+    return f"{n} {kind} show {gain} in 4 of 5 nights, where answers are right or wrong"
+
+
+def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
+    """Responses of a whole run: the baseline, proposals in passes or blocks, the confirmation."""
+    n = len(program.inputs)
+    block, each = (BLOCK, BLOCKS_RACED * BLOCK) if n > BLOCKED else (n, RACED * n)
+    last = max(FINAL, min(MOST, 2 * len(program.held_out or program.inputs)))
+    return round(PASSES * n + each * iterations + (ROUNDS * ROUND * block + 3 * last) * confirmed)
+
+
+def _forecast(
+    program: Program, models: list[ModelCheck], options: argparse.Namespace, spent: dict[str, Any]
+) -> Iterator[str]:
+    """The run by the calls just made; neither waits nor what was asked again count."""
+    responses = expected_calls(program, options.iterations, not options.no_confirm)
+    judges = sum(map(is_judge, criteria_of(program)))
+    calls = {"task": responses, "judge": responses * judges, "agent": options.iterations}
+    at_once = options.workers * min(AT_ONCE, len(program.inputs))
+    tokens = cost = seconds = 0.0
+    for model in models:
+        for role in model.roles:
+            made, prices = max(1, spent[role].calls), model.price or (math.nan, math.nan)
+            read = calls[role] * (spent[role].prompt_tokens / made + MESSAGE * (role == "agent"))
+            written = calls[role] * spent[role].completion_tokens / made
+            tokens += read + written
+            cost += read * prices[0] + written * prices[1]
+            limit = 60 / (model.requests_per_minute or math.inf)
+            seconds += calls[role] * max(model.seconds / at_once, limit)
+    yield f"\nexpected for {count(options.iterations, 'iteration')}, roughly, by these calls:"
+    yield f"  calls     {sum(calls.values()):,}"
+    yield f"  tokens    {tokens:,.0f}"
+    yield f"  cost      {'unknown' if math.isnan(cost) else money(cost)}"
+    yield f"  duration  {duration(seconds)}"
+
+
+# --- stress test ---
+
+
+def stress(program: Program) -> list[tuple[float, str, str]]:
+    """The mean score, name and remedy of each trick over the first inputs.
+
+    Without a call: a judge is taken to give 0, as it should; [] where no criterion is a rule. The
+    program must have passed `check_criteria`; raises ScoreError.
+    """
+    rules = [c for c in program.criteria if not is_judge(c)]
+    runs: list[list[tuple[float, str, str]]] = []
+    for given in program.inputs[:SOME] if rules else ():
+        runs.append([])
         for name, response, remedy in tricks(program, rules, given):
-            marks = dict.fromkeys(judge_labels(program), (0.0, ""))
+            marks = dict.fromkeys([c.label for c in program.criteria], (0.0, ""))
             marks |= {c.label: by_rule(c, given, response) for c in rules}
-            value, _, _ = weighted(program.criteria, marks)
-            tried.setdefault(name, []).append((response, value, remedy))
-    return [weighed(name, runs) for name, runs in tried.items()]
-
-
-def weighed(name: str, runs: list[tuple[str, float, str]]) -> Trick:
-    response, _, remedy = runs[0]
-    mean = sum(value for _, value, _ in runs) / len(runs)
-    return Trick(name, response, mean, remedy if mean >= ENOUGH else "")
+            runs[-1].append((weighted(program.criteria, marks)[0], name, remedy))
+    return [(fmean(points for points, _, _ in run), *run[0][1:]) for run in zip(*runs, strict=True)]
 
 
 def tricks(
-    program: Program, rules: tuple[Criterion, ...], given: Input
+    program: Program, rules: list[Criterion], given: Input
 ) -> Iterator[tuple[str, str, str]]:
     """(name, response, what would see through it) of each trick on one input."""
     arguments = {c.kind: read_argument(c, given) for c in rules}
-    length = middle(arguments.get("words", (60, 60)))
-    stops = middle(arguments.get("sentences", (length // 12, length // 12)))
+    low, high = arguments.get("words", (60, 60))
+    length = min(LONGEST_TRICK, low if high == math.inf else round((low + high) / 2))
+    stops = min(length, arguments.get("sentences", (length // 12, 0))[0])
     mentioned = [read_argument(c, given) for c in rules if c.kind == "mentions"]
     keywords = [name.split(" | ")[0] for groups in mentioned for name, *_ in groups]
     answers = Counter(i.expected for i in program.inputs if i.expected)
-    judge = TRUST_JUDGE if needs_judge(program) else ADD_JUDGE
+    judge = ADD_JUDGE if len(rules) == len(program.criteria) else TRUST_JUDGE
     longer = judge if "words" in arguments else "add 'words: 20+'"
+    opening = " ".join(program.task.translate(CUT).partition("\n")[0].split()[:6])
     yield "nothing at all", "", longer
-    yield "the task repeated", program.question(given), f"add 'avoids: {opening(program.task)}'"
+    yield "the task repeated", program.question(given), f"add 'avoids: {opening or 'task'}'"
     yield "the goal repeated", program.goal, judge
     yield "a refusal", REFUSAL, "add 'avoids: sorry | can't help | cannot help'"
-    yield "one word over and over", " ".join(["word"] * length), judge
     yield "lorem ipsum of the right length", filler(length, stops, []), judge
     yield "the criteria themselves", "\n".join(c.label for c in rules), judge
     if given.text:
@@ -204,26 +265,13 @@ def tricks(
     if "json" in arguments:
         form = json.dumps(dict.fromkeys(arguments["json"], ""))
         yield "the JSON form left empty", form, "add 'equals: {expected}'"
-    if answers:
-        yield "the same answer always", answers.most_common(1)[0][0], "add inputs of other answers"
-
-
-def opening(task: str) -> str:
-    """The first words of the task, as an argument of `avoids`."""
-    return " ".join(re.split(r"[,|{\n]", task.strip() or "task")[0].split()[:6])
-
-
-def middle(band: Band) -> int:
-    low, high = band
-    return min(LONGEST_TRICK, low if high == float("inf") else round((low + high) / 2))
+    for commonest, _ in answers.most_common(1):
+        yield "the same answer always", commonest or "", "add inputs of other answers"
 
 
 def filler(length: int, stops: int, keywords: list[str]) -> str:
-    """Meaningless text of so many words and sentences, the keywords spread over it."""
-    words = max(0, length - sum(len(keyword.split()) for keyword in keywords))
-    text = [LOREM[i % len(LOREM)] for i in range(words)]
-    for place, keyword in enumerate(keywords):
-        text.insert(place * len(text) // len(keywords), keyword)
-    size = max(1, -(-len(text) // max(1, stops)))
+    """Meaningless text of so many words and sentences, the keywords before it."""
+    text = [*" ".join(keywords).split(), *LOREM * (1 + length // len(LOREM))][:length]
+    size = math.ceil(len(text) / max(1, stops)) or 1
     pieces = [" ".join(text[i : i + size]) for i in range(0, len(text), size)]
     return " ".join(f"{piece[:1].upper()}{piece[1:]}." for piece in pieces)
