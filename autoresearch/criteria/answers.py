@@ -82,12 +82,8 @@ def equals(wanted: str, response: str) -> Mark:
 
 
 def same_fields(ours: dict[str, Any], theirs: dict[str, Any]) -> Mark:
-    keys = [*ours, *(key for key in theirs if key not in ours)]
-    wrong = [
-        key
-        for key in keys
-        if key not in ours or key not in theirs or not same(ours[key], theirs[key])
-    ]
+    keys, shared = ours | theirs, ours.keys() & theirs.keys()
+    wrong = [key for key in keys if key not in shared or not same(ours[key], theirs[key])]
     return 1 - len(wrong) / max(1, len(keys)), f"wrong: {short(', '.join(wrong), 120)}"
 
 

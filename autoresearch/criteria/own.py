@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -28,23 +27,24 @@ WORKER = str(Path(__file__).with_name("worker.py"))
 
 
 class Function:
-    """A function and the process that calls it, begun anew when it had to be ended.
-
-    Both `start` and a call raise ValueError with file and line for whatever goes wrong.
-    """
+    """A function and the process that calls it, begun anew when it had to be ended."""
 
     def __init__(self, path: Path, name: str, source: str) -> None:
-        self.path, self.opening = path, [str(path), name, source]
-        self.process: subprocess.Popen[str] | None = None
+        self.path, self.name, self.source = path, name, source
         self.lock = threading.Lock()
+        self.process: subprocess.Popen[str] | None = None
         atexit.register(self.end)
+        self.start()
 
     def __call__(self, response: str, given: Input) -> Mark:
+        """Raises ValueError with file and line for whatever is no mark."""
         with self.lock:
-            reply = self.ask(self.process or self.start(), [response, given.expected, given.text])
-        return reply["mark"], short(reply["reason"], 300)
+            if self.process is None:
+                self.start()
+            mark, reason = self.ask(response, given.expected, given.text)
+        return mark, short(reason, 300)
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, WORKER, str(SECONDS + 1)],
             stdin=subprocess.PIPE,
@@ -54,15 +54,15 @@ class Function:
             start_new_session=True,  # Ctrl-C lets it end what it does
         )
         try:
-            self.ask(self.process, self.opening)
+            self.ask(str(self.path), self.name, self.source)
         except ValueError:
             self.end()
             raise
-        return self.process
 
-    def ask(self, process: subprocess.Popen[str], question: list[Any]) -> dict[str, Any]:
-        assert process.stdin and process.stdout
-        timer, line, began = threading.Timer(SECONDS, end, [process]), "", time.monotonic()
+    def ask(self, *question: str | None) -> list[Any]:
+        process, line = self.process, ""
+        assert process and process.stdin and process.stdout
+        timer = threading.Timer(SECONDS, kill, [process])
         timer.start()
         with suppress(OSError):  # it has ended
             print(json.dumps(question), file=process.stdin, flush=True)
@@ -70,35 +70,28 @@ class Function:
         timer.cancel()
         if not line:
             self.end()
-            late = time.monotonic() - began >= SECONDS
-            problem = f"took over {SECONDS:g} s" if late else "ended its process"
-            raise ValueError(f"{self.path.name}: {self.opening[1]} {problem}")
-        reply: dict[str, Any] = json.loads(line)
-        if "error" in reply:
-            raise ValueError(short(reply["error"], 300))
+            problem = f"{self.name} took over {SECONDS:g} s, or ended its process"
+            raise ValueError(f"{self.path.name}: {problem}")
+        reply: list[Any] | str = json.loads(line)
+        if isinstance(reply, str):
+            raise ValueError(short(reply, 300))
         return reply
 
     def end(self) -> None:
         process, self.process = self.process, None
         if process:
-            end(process)
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr]
-            process.wait()
+            kill(process)
+            with suppress(OSError):
+                process.communicate()
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def kill(process: subprocess.Popen[str]) -> None:
     """With all that it started; whoever waits for its answer reads an end of file."""
     with suppress(OSError):
         getattr(os, "killpg", os.kill)(process.pid, 9)
 
 
-@lru_cache(maxsize=64)
-def load(path: Path, name: str, source: str) -> Function:
-    function = Function(path, name, source)
-    function.start()
-    return function
+load = lru_cache(maxsize=64)(Function)
 
 
 def read_function(criterion: Criterion) -> Function:

@@ -23,16 +23,16 @@ UNSPACED = regex.compile(
 MARKS = regex.compile(r"(\p{M}{30})\p{M}+")  # UAX #15 allows no more; sorting them is quadratic
 WIDE = regex.compile(r"[\u2080-\u2089\ufb00-\ufb4f\uff01-\uffee]+")  # other shapes of a sign
 CAPITALS = regex.compile(r"(?<![^\W_])(\p{Lu}{2,}+)s(?![^\W_])")  # AIs
-INVISIBLE = regex.compile(r"[\u00ad\u200b-\u200d\u2060\ufeff]")
+SIGNS = str.maketrans("\u2019\u2212", "'-", "\u00ad\u200b\u200c\u200d\u2060\ufeff")
 EMPHASIS = regex.compile(r"(?<![^\W_])[*_~`]+|[*_~`]+(?![^\W_])")
 THOUSANDS = regex.compile(r"(?<=\d)[,'\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 HYPHEN = regex.compile(r"(?<=\w)[-\u2010-\u2015]\s*(?=\w)")
 POSSESSIVE = regex.compile(r"(?<=\w)'s(?!\w)")
 ELISION = regex.compile(r"(?<!\w)(?:[cdjlmnst]|qu)'(?=\p{L}{2})")  # l'eau
 PART = regex.compile(r'(?:"[^"]*+"|[^,]|(?<=\d),(?=\d{3}(?!\d)))++')  # 1,200 is one phrase
-QUOTED = regex.compile(r"([\"'\u201c\u201d])(.*)[\"'\u201c\u201d]", regex.DOTALL)
+QUOTED = regex.compile(r"\A[\"'\u201c\u201d](.*)[\"'\u201c\u201d]\Z", regex.DOTALL)
 LONGEST = 500_000  # characters that are looked at, so that no response takes over a second
-COMMA, BAR = "\ue000", "\ue001"  # in a text that is filled in: there they part nothing
+PARTING, APART = ",|", "\ue000\ue001"  # signs, and those of a filled-in text: they part nothing
 
 IRREGULAR = dict(
     pair.split("/")
@@ -80,8 +80,8 @@ def fold(text: str) -> str:
     """
     text = WIDE.sub(lambda wide: unicodedata.normalize("NFKC", wide[0]), CAPITALS.sub(r"\1", text))
     text = canonical(canonical(text).casefold())
-    text = INVISIBLE.sub("", text).replace("\u2019", "'").replace("\u2212", "-")
-    return " ".join(HYPHEN.sub(" ", THOUSANDS.sub("", EMPHASIS.sub("", text))).split())
+    text = THOUSANDS.sub("", EMPHASIS.sub("", text.translate(SIGNS)))
+    return " ".join(HYPHEN.sub(" ", text).split())
 
 
 @lru_cache(maxsize=16)
@@ -97,15 +97,15 @@ def tokens(text: str) -> tuple[str, bool]:
 
 
 def one_phrase(text: str) -> str:
-    return text.replace(",", COMMA).replace("|", BAR)
+    return text.translate(str.maketrans(PARTING, APART))
 
 
 def read_groups(argument: str) -> list[Group]:
     """Reads `a | b, "c, d"`: groups between commas, alternatives between bars, quotes dropped."""
     groups = []
     for part in PART.findall(argument):
-        phrases = [unquoted(p.strip()) for p in part.split("|")]
-        phrases = [p.replace(COMMA, ",").replace(BAR, "|") for p in phrases if p]
+        phrases = [QUOTED.sub(r"\1", p.strip()).strip() for p in part.split("|")]
+        phrases = [p.translate(str.maketrans(APART, PARTING)) for p in phrases if p]
         if nothing := [phrase for phrase in phrases if not fold(phrase)]:
             raise ValueError(f"expected words to look for, found '{nothing[0]}'")
         if phrases:
@@ -114,11 +114,6 @@ def read_groups(argument: str) -> list[Group]:
     if not groups:
         raise ValueError(f"expected 'phrase | alternative, phrase', found '{short(argument)}'")
     return groups
-
-
-def unquoted(phrase: str) -> str:
-    found = QUOTED.fullmatch(phrase)
-    return found[2].strip() if found else phrase
 
 
 def pattern(phrase: str, numbers: bool) -> str:
@@ -132,11 +127,7 @@ def pattern(phrase: str, numbers: bool) -> str:
 
 
 def forms(word: str) -> set[str]:
-    """An English word in both numbers, as far as its letters tell; any other word as it is.
-
-    >>> sorted(forms("boxes")), sorted(forms("news"))
-    (['box', 'boxe', 'boxes', 'boxeses'], ['news', 'newses'])
-    """
+    """An English word in both numbers, as far as its letters tell; any other word as it is."""
     if word in SINGULAR:
         return {word, SINGULAR[word]}
     found = {word, IRREGULAR.get(word, word)}

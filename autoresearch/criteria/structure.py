@@ -82,10 +82,7 @@ def read_pattern(argument: str) -> regex.Pattern[str]:
 def matches(pattern: regex.Pattern[str], response: str) -> Mark:
     try:
         found = pattern.search(response, timeout=MATCH_SECONDS)
-    except TimeoutError as error:
-        raise ScoreError(
-            f"/{short(pattern.pattern)}/ took over {MATCH_SECONDS} s; simplify it"
-        ) from error
-    except MemoryError as error:
-        raise ScoreError(f"/{short(pattern.pattern)}/ needs too much memory") from error
+    except (TimeoutError, MemoryError) as error:
+        problem = f"took over {MATCH_SECONDS} s, or too much memory; simplify it"
+        raise ScoreError(f"/{short(pattern.pattern)}/ {problem}") from error
     return (1.0, "") if found else (0.0, f"no match for /{short(pattern.pattern, 120)}/")
