@@ -19,7 +19,7 @@ try:
     from autoresearch.api.exchange import APIError, FatalAPIError, Interrupted
     from autoresearch.api.models import TEMPERATURES
     from autoresearch.check import rehearse
-    from autoresearch.criteria import check_criteria, needs_judge
+    from autoresearch.criteria import check_criteria, doubts, needs_judge
     from autoresearch.criteria.kind import ScoreError
     from autoresearch.files.inputs import ProgramError
     from autoresearch.files.program import Program, load_program
@@ -67,8 +67,7 @@ def command(options: argparse.Namespace) -> int:
         return demo(options, program)
     client = Client(**client_settings(options))
     if options.check:
-        asked = (run_experiment, ask_judge, propose_experiment, Usage)
-        return rehearse(program, options, client, *asked)
+        return rehearse(program, options, client, run_experiment, ask_judge, propose_experiment)
     return research(options, program, client)
 
 
@@ -188,6 +187,7 @@ def record(run: Run, experiment: Experiment) -> None:
     run.results.append(experiment)
     took_lead = run.history.add(experiment)
     run.display.tell(run.results.notices)
+    run.display.tell(doubts(run.program, experiment))
     run.display.iteration(experiment, run.history, took_lead)
     run.night.count(experiment.error)
     done, every = run.history.completed, run.options.report_every

@@ -47,10 +47,10 @@ class Rehearsal:
     """What main hands in, bound to the first input; the problems that were met."""
 
     def __init__(self, program: Program, client: Any, functions: tuple[Callable[..., Any], ...]):
-        answer, judge, propose, usage = functions
+        answer, judge, propose = functions
         self.program, self.given, prompt = program, program.inputs[0], program.baseline
         self.problems: list[str] = []
-        self.spent = {role: usage() for role in ("task", "judge", "agent")}
+        self.spent = {role: type(client.total)() for role in ("task", "judge", "agent")}
         task, verdict, agent = (partial(partial, spent=each) for each in self.spent.values())
         self.preflight = partial(client.preflight, prompt, program.question(self.given))
         self.answer = task(answer, client, program, prompt, inputs=[self.given])
@@ -132,11 +132,10 @@ def rehearse(
 ) -> int:
     """Print what the run would do and cost, and every problem in sight; 0 where it can begin.
 
-    `functions`: run_experiment, ask_judge, propose_experiment and Usage, which this package does
-    not import.
+    `functions`: run_experiment, ask_judge, propose_experiment, which this package cannot import.
     """
     rehearsal = Rehearsal(program, client, functions)
-    say(f"{program.name}: {_summary(program)}", *getattr(program, "notices", ()))
+    say(f"{program.name}: {_summary(program)}", *program.notices)
     found = rehearsal.preflight()
     rehearsal.problems += found.problems
     say(*map(_model_line, found.models))
@@ -156,10 +155,9 @@ def say(*lines: str) -> None:
 
 
 def _summary(program: Program) -> str:
-    pool = getattr(program, "pool", ())
     parts = [f"{count(len(program.inputs), 'input')} searched"]
     parts += [f"{len(program.held_out):,} held out"] * bool(program.held_out)
-    parts += [f"{len(pool):,} for examples, never scored"] * bool(pool)
+    parts += [f"{len(program.pool):,} for examples, never scored"] * bool(program.pool)
     given = count(len(program.criteria), "criterion", "criteria")
     return f"{', '.join(parts)}; {given if program.criteria else 'judged by the goal'}"
 

@@ -55,8 +55,8 @@ def asked(whole, answer="negative", mark=lambda text: (1.0, "fine"), proposal="B
         spent.take(3, 300, 30)  # replies, of which only the third could be used
         return Proposal("fresh", "", raised(proposal))
 
-    client = SimpleNamespace(preflight=preflight)
-    return (whole, OPTIONS, client, respond, judge, propose, Usage), seen
+    client = SimpleNamespace(preflight=preflight, total=Usage())
+    return (whole, OPTIONS, client, respond, judge, propose), seen
 
 
 def raised(value):

@@ -14,10 +14,11 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from autoresearch.criteria import KINDS, by_rule, check_criteria
+from autoresearch.criteria import KINDS, by_rule, check_criteria, doubts
 from autoresearch.criteria.kind import Mark, ScoreError
 from autoresearch.files.inputs import Input, ProgramError
 from autoresearch.files.program import Criterion, Program, load_program
+from autoresearch.files.record import Experiment, Trial
 
 HERE = Path(__file__).parent.parent
 SHIPPED = [HERE / "program.md", *sorted((HERE / "examples").glob("*.md"))]
@@ -351,6 +352,16 @@ def test_a_criterion_that_cannot_be_used_is_named(criterion, message):
         check_criteria(program(criterion, inputs=inputs))
     with pytest.raises(ScoreError):
         by_rule(program(criterion).criteria[0], Input("**"), "text")
+
+
+def test_a_judge_that_gives_nothing_but_0_is_told_after_the_baseline():
+    whole = program("judge: Good?", "judge: Short?", "words: 1")
+    marks = [{"judge: Good?": 0.0, "judge: Short?": mark, "words: 1": 0.0} for mark in (0.0, 0.1)]
+    baseline = Experiment(0, "baseline").scored([Trial("", "x", 1, each, "") for each in marks])
+    told = doubts(whole, baseline)
+    assert len(told) == 1 and told[0].startswith("every verdict on 'judge: Good?' is 0: this model")
+    assert doubts(whole, Experiment(1, "proposal").scored(baseline.trials)) == []
+    assert doubts(whole, baseline.spoilt("broken")) == []
 
 
 # --- any text ---

@@ -20,8 +20,7 @@ GIVEN = Input("q", "a")
 
 
 def criterion(folder, source, name="check"):
-    (folder / "own.py").write_text(source, encoding="utf-8")
-    return Criterion("python", f"own.py:{name}", where=f"{folder / 'program.md'}:7")
+    return Criterion("python", f"own.py:{name}", 1, f"{folder / 'program.md'}:7", source)
 
 
 def mark(folder, source, response="yes", given=GIVEN):
@@ -66,7 +65,6 @@ def test_what_goes_wrong_is_no_mark_and_names_file_and_line(tmp_path, body, prob
 @pytest.mark.parametrize(
     ("source", "argument", "problem"),
     [
-        (None, "own.py:check", "own.py: cannot be read: no such file or directory"),
         ("", "own.py:check", "own.py: no function check; write def check(response, expected, in"),
         ("check = 3", "own.py:check", "own.py: no function check"),
         ("def check(response): pass", "own.py:check", "own.py: check must take (response, expec"),
@@ -78,9 +76,7 @@ def test_what_goes_wrong_is_no_mark_and_names_file_and_line(tmp_path, body, prob
     ],
 )
 def test_what_cannot_be_called_is_named_before_the_run(tmp_path, source, argument, problem):
-    if source is not None:
-        (tmp_path / "own.py").write_text(source, encoding="utf-8")
-    one = Criterion("python", argument, where=f"{tmp_path / 'program.md'}:7")
+    one = Criterion("python", argument, 1, f"{tmp_path / 'program.md'}:7", source)
     with pytest.raises(ProgramError) as raised:
         check_criteria(Program("g", "t", (Input(""),), (), (one,), "", "", "program.md"))
     assert str(raised.value).startswith(f"{tmp_path / 'program.md'}:7: python: ")

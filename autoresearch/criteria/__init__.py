@@ -16,6 +16,7 @@ from autoresearch.criteria import answers, lengths, own, phrases, structure
 from autoresearch.criteria.kind import Kind, Mark, ScoreError
 from autoresearch.files.inputs import Input, ProgramError, fill
 from autoresearch.files.program import Criterion, Program
+from autoresearch.files.record import Experiment
 from autoresearch.text import one_line, short, unknown
 
 KINDS: dict[str, Kind] = {
@@ -48,6 +49,17 @@ def needs_judge(program: Program) -> bool:
 
 def judge_labels(program: Program) -> list[str]:
     return [c.label for c in criteria_of(program) if is_judge(c)]
+
+
+def doubts(program: Program, baseline: Experiment) -> list[str]:
+    """A line for each judge that gave every answer of the baseline 0."""
+    trials = baseline.trials if baseline.kind == "baseline" else ()
+    return [
+        f"every verdict on '{short(label)}' is 0: this model cannot judge, or no answer is to the "
+        "point; NEBIUS_JUDGE_MODEL names a stronger one"
+        for label in judge_labels(program)
+        if trials and not any(trial.criteria.get(label) for trial in trials)
+    ]
 
 
 def weighted(

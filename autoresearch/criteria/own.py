@@ -100,9 +100,4 @@ def read_function(criterion: Criterion) -> Function:
     if not found:
         raise ValueError(f"expected file.py:function, found '{short(criterion.argument)}'")
     path = Path(criterion.where.rpartition(":")[0]).parent / found[1]
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        why = (getattr(error, "strerror", None) or "not UTF-8").lower()
-        raise ValueError(f"{path}: cannot be read: {why}; put it beside the program") from error
-    return load(path.absolute(), found[2], source)
+    return load(path.absolute(), found[2], criterion.source)
