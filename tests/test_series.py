@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.criteria import by_rule, criteria_of, is_judge, weighted
+from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.files.results import Results, load
@@ -113,7 +114,9 @@ def test_changed_rules_score_the_stored_responses_again_at_no_call(tmp_path: Pat
     assert history.standing("apples").mean == history.standing("fruit").mean == 10
     assert history.standing("pears").mean == 2.5
     assert history.completed == 3
-    assert [notice.partition(":")[0] for notice in notices] == ["the criteria changed"]
+    assert [notice.partition(":")[0] for notice in notices] == [
+        "the criteria or the expected answers changed"
+    ]
     assert "4 stored experiments were scored again" in notices[0]
     assert (tmp_path / "results.json").read_bytes() == before
 
@@ -266,3 +269,21 @@ def test_a_pattern_that_runs_out_of_time_on_a_stored_response_does_not_end_the_r
     hostile = program(Criterion("matches", r"/^(a|a|aa)+\d$/"))
     history, _ = open_history(records, hostile, MODELS, 0.7)
     assert [e.prompt for e in history.recent(9)] == ["q"]
+
+
+def test_rows_that_come_or_go_keep_the_series_and_cost_their_own_trials_alone() -> None:
+    def with_rows(**rows: str) -> Program:
+        inputs = tuple(Input(text, expected) for text, expected in rows.items())
+        return replace(program(Criterion("equals", "{expected}")), inputs=inputs, rows=inputs)
+
+    before = with_rows(one="apple", two="pear")
+    records = [ran(before, 0, "base", "pear", kind="baseline"), ran(before, 1, "p", "apple")]
+    more, _ = open_history(records, with_rows(one="apple", two="pear", three="fig"), MODELS, 0.7)
+    assert (more.completed, more.inherited, more.next_number()) == (1, None, 2)
+    assert more.standing("p").samples == 1
+    fewer, _ = open_history(records, with_rows(two="pear"), MODELS, 0.7)
+    assert (fewer.completed, fewer.inherited) == (1, None)
+    assert [trial.input for trial in fewer.trials("p")] == ["two"]
+    assert (fewer.standing("base").mean, fewer.standing("p").mean) == (10, 0)
+    changed, _ = open_history(records, with_rows(one="apple", two="fig"), MODELS, 0.7)
+    assert changed.standing("base").mean == 0 and len(changed.trials("p")) == 2

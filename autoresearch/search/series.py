@@ -25,8 +25,8 @@ NEW_SERIES = (
     "same file, with the best prompt of the series before as its first proposal"
 )
 RESCORED = (
-    "the criteria changed: {} stored experiments were scored again at no cost; "
-    "the leader now has {:.2f}: {:.120}"
+    "the criteria or the expected answers changed: {} stored experiments were scored again at no "
+    "cost; the leader now has {:.2f}: {:.120}"
 )
 
 
@@ -97,18 +97,20 @@ def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:
-    """The experiment by the program's present criteria; None where that cannot be known."""
+    """The experiment by the program's present criteria, without the trials of rows that are gone;
+    None where that cannot be known."""
     inputs = {given.text: given for given in (*program.inputs, *program.held_out)}
     labels = judge_labels(program)
     if labels and experiment.models.get("judge") != judge:
         return None
     trials = []
     for trial in experiment.trials:
-        given = inputs.get(trial.input)
-        if given is None or not set(labels) <= set(trial.criteria):
+        if trial.input not in inputs:
+            continue
+        if not set(labels) <= set(trial.criteria):
             return None
         try:
-            trials.append(_marked_again(criteria_of(program), given, trial))
+            trials.append(_marked_again(criteria_of(program), inputs[trial.input], trial))
         except ScoreError:  # a pattern that ran out of time
             return None
     return experiment.scored(trials) if trials else None
