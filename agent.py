@@ -7,7 +7,6 @@ say is fenced as data; held-out inputs never come near here.
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,13 +17,9 @@ from autoresearch.files.record import Experiment, Trial
 from autoresearch.search import race
 from autoresearch.search.history import CONTENDERS, History, Standing
 from autoresearch.search.proposal import (
-    PROMPT_LABEL,
-    THOUGHT_LABEL,
     Proposal,
     ProposalError,
-    form_of_answer,
     parse_proposal,
-    whole_prompt,
     with_examples,
     with_form,
 )
@@ -38,7 +33,6 @@ MARGIN = 500  # of these for headings, the instruction and a complaint about a r
 EXCERPT = 600  # characters of a response shown
 WORST = 3  # inputs whose worst response is shown
 LEAST = 1_500  # characters at least of the goal, the task and the criteria each
-WORDS = 4  # of a whole reply that may be a prompt
 
 SYSTEM = """\
 You improve system prompts by experiment. A model receives your prompt as its system message and \
@@ -77,21 +71,6 @@ Reply again with a prompt that differs from it in substance."""
 PLAIN = "Reply now with nothing but the new system prompt itself: no label, no explanation."
 LEFT_OUT = "\n[... {:,} characters are left out here ...]\n"
 
-WORD = re.compile(r"\w+")
-REFUSAL = re.compile(
-    r"(?:i'?m |i am )?(?:sorry|unable)|i (?:can'?t|cannot|won'?t|will not)\b", re.I
-)
-ECHOES = (  # words of the form that stand in no prompt of one's own
-    "the complete new system prompt",
-    "what you change and why it should score higher",
-    "you improve system prompts by experiment",
-    "how an answer is scored",
-    "where the leader loses points",
-)
-ECHOED = " ".join(
-    WORD.findall(" ".join((SYSTEM, *STRATEGIES.values(), PLAIN, NO_PROMPT)).casefold())
-)
-
 
 def propose_experiment(
     client: Client, program: Program, history: History, number: int, spent: Usage | None = None
@@ -121,10 +100,7 @@ def _ready(program: Program, history: History, strategy: str, number: int) -> Pr
     if strategy == "carry over":
         thought, prompt = "the best prompt of the series before", history.inherited or ""
     elif strategy == "format":
-        thought, prompt = (
-            "the form of the answer",
-            with_form(leader, form_of_answer(program.inputs)),
-        )
+        thought, prompt = "the form of the answer", with_form(leader, program.inputs)
     elif strategy == "examples":
         thought, prompt = "examples from the data", with_examples(leader, program.pool, number)
     else:
@@ -134,37 +110,19 @@ def _ready(program: Program, history: History, strategy: str, number: int) -> Pr
 
 def _ask(client: Client, strategy: str, message: str, spent: Usage | None) -> Proposal:
     """Asks, says what was wrong, and at last asks for nothing but the prompt."""
-    reason = ""
-    for number in range(1, TRIES + 1):
-        last = number == TRIES
-        complaint = PLAIN if last else NO_PROMPT.format(reason=reason) if reason else ""
-        asked = f"{message}\n\n{complaint}".rstrip()
+    asked = message
+    for left in range(TRIES - 1, -1, -1):
         reply = client.generate_response(SYSTEM, asked, role="agent", spent=spent).text
         try:
-            return Proposal(strategy, *_read(reply, last))
+            return Proposal(strategy, *parse_proposal(reply, whole=not left))
         except ProposalError as error:
             reason = str(error)
+        asked = f"{message}\n\n{NO_PROMPT.format(reason=reason) if left > 1 else PLAIN}"
     raise ProposalError(
         f"the agent gave no usable prompt in {TRIES} replies: {reason}; if that goes on, "
         "set NEBIUS_AGENT_MODEL to a stronger model",
         reply,
     )
-
-
-def _read(reply: str, last: bool) -> tuple[str, str]:
-    """Thought and prompt; of the last reply the whole is the prompt, where it can be one."""
-    try:
-        thought, prompt = parse_proposal(reply)
-    except ProposalError:
-        if not last or PROMPT_LABEL.search(reply) or THOUGHT_LABEL.search(reply):
-            raise
-        thought, prompt = "", whole_prompt(reply)
-        if len(prompt.split()) < WORDS or REFUSAL.match(prompt):
-            raise
-    said = " ".join(WORD.findall(prompt.casefold()))
-    if said in ECHOED or any(form in said for form in ECHOES):
-        raise ProposalError("it repeats the words of the form instead of a prompt")
-    return thought, prompt
 
 
 def compose(
@@ -177,9 +135,8 @@ def compose(
     leader and its weaknesses always stand there, and a long task is shown without its middle.
     """
     top = history.top(CONTENDERS) if strategy != "fresh" else []
-    top.sort(
-        key=lambda s: s.prompt != (history.leader or s).prompt
-    )  # the leader leads also among ties
+    leader = history.leader.prompt if history.leader else ""
+    top.sort(key=lambda standing: standing.prompt != leader)  # it leads also among ties
     evidence = list(_evidence(history, top))
     room = budget - MARGIN - sum(len(text) for _, text in evidence[:2])
     head = _head(program, room)

@@ -14,6 +14,22 @@ LABELS = 12  # different expected answers, of so many
 LABEL_LENGTH = 40  # characters at most, that a prompt may list
 EXAMPLES = 5  # pairs at most that a prompt shows
 PAIR = 2_000  # characters of an input and its answer that make an example
+WORDS = 4  # at least, of a whole reply that may be a prompt
+REFUSAL = re.compile(r"(i'?m |i am )?(sorry|unable)|i (can'?t|cannot|won'?t|will not)\b", re.I)
+WORD = re.compile(r"\w+")
+ECHOES = (  # words of the agent's message that stand in no prompt of its own
+    "the complete new system prompt",
+    "nothing but the new system prompt",
+    "what you change and why it should score higher",
+    "you improve system prompts by experiment",
+    "write the best system prompt you can",
+    "change it where it loses points",
+    "join what makes each strong",
+    "takes another approach than all above",
+    "remove what may not earn its place",
+    "how an answer is scored",
+    "where the leader loses points",
+)
 SHOWN = "Examples:\n\nInput: "
 
 
@@ -43,27 +59,34 @@ FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 
 
-def parse_proposal(reply: str) -> tuple[str, str]:
-    """The thought and the prompt in a reply; raises ProposalError where there is not one prompt."""
+def parse_proposal(reply: str, whole: bool = False) -> tuple[str, str]:
+    """The thought and the prompt in a reply; raises ProposalError where there is not one prompt.
+
+    `whole`: a reply that does not keep to the form is the prompt, where it can be one.
+    """
     reply = reply.replace("\r\n", "\n").strip()
-    if (whole := FENCED.match(reply)) and PROMPT_LABEL.search(whole[2]):
-        reply = whole[2]
+    if (fence := FENCED.match(reply)) and PROMPT_LABEL.search(fence[2]):
+        reply = fence[2]
     thought = THOUGHT_LABEL.search(reply)
     labels = list(PROMPT_LABEL.finditer(reply, thought.end() if thought else 0))
-    if not labels:
+    may_be_one = whole and not thought and len(reply.split()) >= WORDS and not REFUSAL.match(reply)
+    if not labels and not may_be_one:
         raise ProposalError("it has no line that begins with PROMPT:")
-    prompt = whole_prompt(reply[labels[0].end() :])
+    given = reply[labels[0].end() :] if labels else reply
+    prompt = _unwrapped(given)
     if not prompt.strip(". …"):
         raise ProposalError("nothing follows PROMPT:")
-    if PROMPT_LABEL.search(prompt) and not FENCED.match(reply[labels[0].end() :].strip()):
+    if PROMPT_LABEL.search(prompt) and not FENCED.match(given.strip()):
         raise ProposalError("it holds more than one PROMPT:")
+    if any(echo in " ".join(WORD.findall(prompt.casefold())) for echo in ECHOES):
+        raise ProposalError("it repeats the words of the form instead of a prompt")
     return (reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought else ""), prompt
 
 
-def whole_prompt(text: str) -> str:
+def _unwrapped(prompt: str) -> str:
     """A prompt without the code fence or the quotes that surround the whole of it; raises
     ProposalError where a fence is left open, for then it was cut off."""
-    prompt = text.replace("\r\n", "\n").strip()
+    prompt = prompt.strip()
     if fence := FENCED.match(prompt):
         prompt = fence[2].strip()
     opened, at = "", 0
@@ -109,8 +132,8 @@ def _common_keys(answers: Sequence[str]) -> list[str]:
     return list(keys)[: 2 * LABELS]
 
 
-def with_form(prompt: str, form: str) -> str:
-    return f"{prompt}\n\n{form}".strip()
+def with_form(prompt: str, inputs: Sequence[Input]) -> str:
+    return f"{prompt}\n\n{form_of_answer(inputs)}".strip()
 
 
 def with_examples(prompt: str, pool: Sequence[Input], number: int) -> str:
