@@ -120,9 +120,7 @@ class History:
         self.since_lead = 0
         self.failures: Counter[str] = Counter()
         self.best_line: list[tuple[int, float]] = []  # records so far, the leader's estimate then
-        # By target, as they were before its confirmation: the best prompts, and the noise.
-        self.contenders: dict[int, list[Standing]] = {}
-        self.noise_before: dict[int, float] = {}
+        self.contenders: dict[int, list[Standing]] = {}  # by target, before its confirmation
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: str | None = None
         # Where program.md is known: its inputs and held-out inputs.
@@ -162,7 +160,6 @@ class History:
                 self.measured.append(experiment)
             if experiment.kind == "confirmation" and experiment.iteration is not None:
                 self.contenders.setdefault(experiment.iteration, self.top(CONTENDERS))
-                self.noise_before.setdefault(experiment.iteration, self.noise or 0.0)
             if experiment.kind == "ablation" or not self._pool(experiment):
                 return False
             return self._crown(experiment)
@@ -194,11 +191,11 @@ class History:
         if not self.inputs:
             self._arrange(_searched([experiment]))
         trials = [trial for trial in experiment.trials if trial.input in self._block]
-        parts = self._in_parts(trials) if len(self.blocks) > 1 else _passes(trials)
+        parts = self._in_parts(trials)
         return [(tuple(t.input for t in part), [t.score for t in part]) for part in parts]
 
     def _in_parts(self, trials: Sequence[Trial]) -> list[list[Trial]]:
-        """A whole block ends a part; so, where rows came or went since, do eight inputs."""
+        """A whole block ends a part, or an input met again; or, as rows came or went, eight."""
         parts: list[list[Trial]] = []
         for trial in trials:
             met = tuple(t.input for t in parts[-1]) if parts else ()
@@ -352,10 +349,3 @@ def _searched(experiments: Iterable[Experiment]) -> list[str]:
     """The inputs that these records met, but for the final ones, which may be held out."""
     rounds = (e for e in experiments if e.kind != "ablation" and e.strategy != "final")
     return list(dict.fromkeys(trial.input for e in rounds for trial in e.trials))
-
-
-def _passes(trials: Sequence[Trial]) -> list[Sequence[Trial]]:
-    """Whole passes alone: each distinct input once."""
-    size = len({trial.input for trial in trials})
-    ends = range(size, len(trials) + 1, size) if size else ()
-    return [trials[end - size : end] for end in ends]
