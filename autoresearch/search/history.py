@@ -105,6 +105,7 @@ class History:
         experiments: Iterable[Experiment] = (),
         *,
         inputs: Sequence[str] = (),
+        held_out: Sequence[str] | None = None,
         deterministic: bool = False,
         inherited: str | None = None,
         series: str = "",
@@ -124,8 +125,8 @@ class History:
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: str | None = None
         # Where program.md is known: its inputs and held-out inputs.
-        self.searched = tuple(inputs) or None
-        self.held_out: tuple[str, ...] | None = None
+        self.searched: tuple[str, ...] | None = None
+        self.held_out = None if held_out is None else tuple(held_out)
         self._numbers: set[int] = set()
         self._lowest = 1
         self._leads: Counter[str] = Counter()
@@ -142,8 +143,9 @@ class History:
 
     def _arrange(self, inputs: Sequence[str]) -> None:
         self._order = tuple(inputs)
-        self.inputs = set(inputs)
-        self.blocks = in_blocks([text for text in inputs if not self.refused(text)] or inputs)
+        kept = [text for text in inputs if not self.refused(text)] or inputs
+        self.inputs, self.blocks = set(kept), in_blocks(kept)
+        self.searched = tuple(kept) if self.held_out is not None else None
         self._block = {text: block for block in self.blocks for text in block}
 
     def add(self, experiment: Experiment) -> bool:
@@ -173,6 +175,11 @@ class History:
     def refused(self, text: str) -> bool:
         """Whether an input spoilt several experiments and was never answered."""
         return self._refusals[short(text)] >= REFUSED and text not in self._answered
+
+    @property
+    def left_out(self) -> list[str]:
+        """The inputs of the search that are left out for that."""
+        return [text for text in self._order if self.refused(text)]
 
     def _count_proposal(self, experiment: Experiment) -> None:
         self.completed += 1

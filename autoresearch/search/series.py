@@ -49,10 +49,10 @@ def open_history(
     known = (e.program for e in reversed(experiments) if e.program in digests)
     history = History(
         inputs=[given.text for given in program.inputs],
+        held_out=[given.text for given in program.held_out],
         deterministic=deterministic,
         series=next(known, digests[-1]),
     )
-    history.held_out = tuple(given.text for given in program.held_out)
     before: list[Experiment] = []
     again = 0
     for experiment in experiments:
