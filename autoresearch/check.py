@@ -27,14 +27,13 @@ from autoresearch.search.confirmation import BLOCK, BLOCKED, FINAL, MOST, ROUND
 from autoresearch.search.history import History
 from autoresearch.search.intervals import t_quantile
 from autoresearch.search.proposal import ProposalError
-from autoresearch.search.race import PASSES, ROUNDS
+from autoresearch.search.race import ROUNDS, answers_ahead
 from autoresearch.text import count, duration, money, short, visible
 
 ENOUGH = 7.0  # points from which a cheap trick is a warning
 SOME, MANY = 20, 200  # inputs that the tricks, the expected answers are tried on
 LONGEST_TRICK = 1000  # words
 MESSAGE = 4000  # tokens that the agent reads more, once there is a history
-RACED, BLOCKS_RACED = 1.5, 3  # passes of an average proposal, or blocks where inputs are many
 DEVIATION = 5.5  # points by which right-or-wrong scores of two prompts differ on one input
 REFUSAL = "I'm sorry, but I can't help with that."
 LOREM = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor".split()
@@ -185,9 +184,10 @@ def shows(program: Program) -> str:
 def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
     """Responses of a whole run: the baseline, proposals in passes or blocks, the confirmation."""
     n = len(program.inputs)
-    block, each = (BLOCK, BLOCKS_RACED * BLOCK) if n > BLOCKED else (n, RACED * n)
+    block = BLOCK if n > BLOCKED else n
     last = max(FINAL, min(MOST, 2 * len(program.held_out or program.inputs)))
-    return round(PASSES * n + each * iterations + (ROUNDS * ROUND * block + 3 * last) * confirmed)
+    confirmation = (ROUNDS * ROUND * block + 3 * last) * confirmed
+    return round(answers_ahead(program, iterations)) + confirmation
 
 
 def _forecast(

@@ -189,5 +189,5 @@ def test_many_inputs_are_forecast_in_blocks():
         program("words: 1", inputs=tuple(Input(str(i)) for i in range(n))) for n in (3, 300)
     )
     assert expected_calls(few, 100, confirmed=False) == 3 * 4 + 100 * 4.5
-    assert expected_calls(many, 1000, confirmed=False) == 300 * 4 + 1000 * 24
+    assert expected_calls(many, 1000, confirmed=False) == 64 + 1000 * 17.6
     assert 100 < expected_calls(few, 0, confirmed=True) - 12 < 1000

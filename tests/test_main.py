@@ -303,6 +303,29 @@ def test_new_words_for_the_goal_keep_the_history_and_new_criteria_score_it_again
     assert Path("results.json").read_bytes() == before
 
 
+def test_many_rows_are_raced_over_in_blocks_and_rows_that_are_added_go_on(command):
+    rows = [f"the {n} was charged twice,billing\nthe {n} crashes,bug" for n in range(150)]
+    Path("rows.csv").write_text("input,expected\n" + "\n".join(rows[:140]), encoding="utf-8")
+    task = "Classify this message as billing or bug: {input}"
+    program = f"# Goal\nSort.\n## Task\n{task}\n## Inputs\n- file: rows.csv\n"
+    Path("program.md").write_text(f"{program}## Criteria\n- equals: {{expected}}", encoding="utf-8")
+    with Simulator() as server:
+        command("--iterations", "6", "--quiet", "--no-confirm", server=server)
+        searched = {given.text for given in load_program(Path("program.md")).inputs}
+        baseline, *tried = records()
+        assert len(baseline.trials) == len({t.input for t in baseline.trials}) <= 64
+        assert {len(e.trials) for e in tried} <= {8 * blocks for blocks in range(1, 9)}
+        assert sum(len(e.trials) for e in tried) < 6 * len(searched) / 2
+        assert {t.input for e in records() for t in e.trials} <= searched
+        assert {e.strategy for e in tried} >= {"format", "examples"}
+        Path("rows.csv").write_text("input,expected\n" + "\n".join(rows), encoding="utf-8")
+        command("--iterations", "8", "--quiet", server=server)
+    assert sorted(e.iteration or 0 for e in records() if e.kind == "proposal") == [*range(1, 9)]
+    finals = [e for e in records() if e.strategy == "final"]
+    held_out = {given.text for given in load_program(Path("program.md")).held_out}
+    assert finals and {t.input for e in finals for t in e.trials} <= held_out
+
+
 def test_the_report_of_a_program_that_has_moved_on_says_so(command):
     with Simulator() as server:
         command("--iterations", "2", "--no-confirm", server=server)

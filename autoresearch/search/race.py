@@ -13,7 +13,7 @@ from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.search.ablation import ablate, best_prompt
 from autoresearch.search.confirmation import Step, cost_ahead, next_steps
-from autoresearch.search.history import BLOCK, History, in_blocks
+from autoresearch.search.history import BLOCK, WHOLE, History
 from autoresearch.search.posterior import Sample
 from autoresearch.search.proposal import form_of_answer
 from autoresearch.text import normalise
@@ -83,22 +83,12 @@ def ahead(history: History, program: Program) -> tuple[float, float, float]:
     return share * tokens, share * cost, share * seconds / 3600
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How many inputs go where, and the answers that the baseline and a usual proposal take."""
-
-    searched: int
-    held_out: int
-    pool: int
-    baseline: int
-    proposal: float
-
-
-def plan(program: Program) -> Plan:
-    size, blocks = len(program.inputs), len(in_blocks([given.text for given in program.inputs]))
-    baseline = size * PASSES if blocks == 1 else min(size, BLOCKS * BLOCK)
-    proposal = size * USUAL_PASSES if blocks == 1 else BLOCK * USUAL_BLOCKS
-    return Plan(size, len(program.held_out), len(program.pool), baseline, proposal)
+def answers_ahead(program: Program, iterations: int) -> float:
+    """Answers that the search usually takes, the baseline's included."""
+    size = len(program.inputs)
+    if size <= WHOLE:
+        return size * (PASSES + USUAL_PASSES * iterations)
+    return min(size, BLOCKS * BLOCK) + USUAL_BLOCKS * BLOCK * iterations
 
 
 def inputs_due(
@@ -118,22 +108,21 @@ def earned(history: History, experiment: Experiment) -> list[str]:
     """What a proposal is asked next: the first block of all, whatever it is, and then while its
     posterior mean plus deviation reaches the leader's mean.
 
-    It meets one block after the other, up to eight. When it has met all inputs that there are, its
-    passes over them double (1, 2, 4), so that those of one round run side by side; where there are
-    more, the confirmation goes on with those.
+    It meets one block after the other, up to eight: where these are all the inputs, up to four
+    times; where there are more, the confirmation goes on with those. Passes over a single block
+    double (1, 2, 4), so that those of one round run side by side.
     """
     with history.lock:
         samples, prompt = history.samples(experiment), experiment.prompt
         first, met = history.blocks[:BLOCKS], history.met(prompt, samples)
         passes = min(met[block] for block in first)
-        if samples and not contends(history, prompt, samples):
-            return []
         once = history.deterministic or len(history.blocks) > BLOCKS
-        if samples and passes >= (1 if once else PASSES):
+        most = 1 if once else PASSES
+        if samples and (passes >= most or not contends(history, prompt, samples)):
             return []
-        if not samples or not passes or max(met[block] for block in first) > passes:
-            return [*next(block for block in first if met[block] == passes)]
-        return [text for block in first for text in block] * min(passes, PASSES - passes)
+        block = next(block for block in first if met[block] == passes)
+        more = min(passes, most - passes) if samples and len(first) == 1 else 1
+        return [*block] * max(1, more)
 
 
 def contends(history: History, prompt: str, samples: Sequence[Sample]) -> bool:
