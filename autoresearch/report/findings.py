@@ -77,7 +77,7 @@ def headline(history: History, found: Confirmation | None) -> str:
 def grounds(history: History, found: Confirmation | None, program: Program | None) -> str:
     """What the scores rest on and, where they are confirmed, what their intervals hold for."""
     if found is None:
-        samples = count(history.leader.samples if history.leader else 0, "pass", "passes")
+        samples = count(history.leader.samples if history.leader else 0, *history.unit)
         doubt = f"{samples}, not confirmed: a best found by search flatters itself"
         return underway(history, history.completed, history.held_out or ()) or doubt
     kind = "set-aside" if program and program.set_aside else "held-out"
@@ -267,10 +267,15 @@ def next_step(history: History, found: Confirmation | None) -> str:
 def search_rows(history: History) -> Iterator[Row]:
     if history.noise is not None:
         tie = f"differences below {history.tie:.2f} are ties"
-        yield "noise", f"{history.noise:.2f} points from pass to pass; {tie}"
+        yield (
+            "noise",
+            f"{history.noise:.2f} points from {' to '.join(2 * [history.unit[0]])}; {tie}",
+        )
     if history.failures:
         failed = [f"{cause} ({n})" for cause, n in history.failures.most_common()]
         yield "failed", f"{sum(history.failures.values())}: {'; '.join(failed)}"
+    if history.left_out:
+        yield "left out", f"{'; '.join(map(short, history.left_out))}: never answered"
     if history.repeats:
         yield "repeats", f"{history.repeats} of {history.completed} proposals"
     tokens, cost = spent(history.experiments)

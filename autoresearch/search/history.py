@@ -271,6 +271,11 @@ class History:
         return math.sqrt(self._posterior.within) if self._posterior.freedom else None
 
     @property
+    def unit(self) -> tuple[str, str]:
+        """What one sample and several are called."""
+        return ("block", "blocks") if len(self.blocks) > 1 else ("pass", "passes")
+
+    @property
     def tie(self) -> float:
         """Differences of posterior means up to this many points are ties."""
         return TIE * (self.noise or 0.0)
