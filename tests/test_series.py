@@ -86,6 +86,21 @@ def test_a_series_of_the_version_that_counted_in_the_inputs_goes_on_under_its_na
     assert (history.experiments, history.series, notices) == (records, before, [])
 
 
+def test_rows_that_are_added_or_removed_take_no_other_row_its_score() -> None:
+    rows = Input("one", "apple"), Input("two", "pear"), Input("three", "plum")
+    all_three = replace(program(Criterion("equals", "{expected}")), inputs=rows)
+    two = replace(all_three, inputs=rows[:2])
+    record = ran(two, 1, "fruit", "apple", "pear")
+    assert rescore(all_three, record, "j") == record
+    history, notices = open_history([record], all_three, MODELS, 0.7)
+    assert (history.inherited, notices) == (None, [])
+    fewer = rescore(two, ran(all_three, 1, "fruit", "apple"), "j")
+    assert fewer is not None and [(t.input, t.score) for t in fewer.trials] == [
+        ("one", 10.0),
+        ("two", 0.0),
+    ]
+
+
 @pytest.mark.parametrize(
     "temperature, criteria, deterministic",
     [(0, RULE, True), (0.7, RULE, False), (0, JUDGE, False)],

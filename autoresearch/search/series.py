@@ -54,7 +54,7 @@ def open_history(
         series=next(known, digests[-1]),
     )
     before: list[Experiment] = []
-    again = 0
+    again, changed = 0, False
     for experiment in experiments:
         asked = experiment.program in digests
         marked = experiment.criteria == criteria and judge in (None, experiment.models.get("judge"))
@@ -63,13 +63,14 @@ def open_history(
         elif asked and (same := rescore(program, experiment, models["judge"])):
             history.add(same)
             again += 1
+            changed |= same.score != experiment.score  # not by rows that were added
         elif history.leader is None:
             before.append(experiment)
     history.inherited = _best_prompt(before)
     notices = []
     if history.inherited is not None and history.leader is None:
         notices.append(NEW_SERIES)
-    if again and history.leader and experiments[-1].criteria != criteria:  # told once
+    if changed and history.leader and experiments[-1].criteria != criteria:  # told once
         notices.append(
             RESCORED.format(again, history.leader.estimate, " ".join(history.leader.prompt.split()))
         )
@@ -97,15 +98,18 @@ def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:
-    """The experiment by the program's present criteria, without the trials of rows that are gone;
-    None where that cannot be known."""
-    inputs = {given.text: given for given in (*program.inputs, *program.held_out)}
+    """The experiment by the program's present criteria; None where that cannot be known.
+
+    Trials of inputs that were removed are left out.
+    """
+    inputs = {i.text: i for i in (*program.inputs, *program.held_out, *program.pool)}
     labels = judge_labels(program)
     if labels and experiment.models.get("judge") != judge:
         return None
     trials = []
     for trial in experiment.trials:
-        if trial.input not in inputs:
+        given = inputs.get(trial.input)
+        if given is None:
             continue
         if not set(labels) <= set(trial.criteria):
             return None
