@@ -24,7 +24,7 @@ try:
     from autoresearch.files.inputs import ProgramError
     from autoresearch.files.program import Program, load_program
     from autoresearch.files.record import Experiment, Trial
-    from autoresearch.files.results import Results, ResultsError, begin_afresh
+    from autoresearch.files.results import Results, ResultsError
     from autoresearch.night import AT_ONCE, Night, NightError, ends_in_one_line, side_by_side
     from autoresearch.options import SettingError, client_settings, parse_arguments
     from autoresearch.report.reports import Reports, show_report
@@ -75,7 +75,7 @@ def demo(options: argparse.Namespace, program: Program) -> int:
     """The whole loop over HTTP against the simulator, in a results file begun afresh."""
     from autoresearch.simulator.server import Simulator
 
-    begin_afresh(options.results)
+    options.results.unlink(missing_ok=True)  # of an earlier demo
     print(DEMO)
     with Simulator(seed=1) as server:
         client = Client("none", server.url, dict.fromkeys(TEMPERATURES, MODEL))

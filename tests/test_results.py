@@ -438,8 +438,8 @@ def test_arbitrary_records_load_or_are_refused_and_never_change(
         (b'{"a": 1}', "1:1", "must hold a list"),
         (b'"text"', "1:1", "must hold a list"),
         (b"hello", "1:1", "invalid character"),
-        (b"[{}, 1, {}]", "1:6", "record 2 must be an object"),
-        (b"[[]]", "1:2", "record 1 must be an object"),
+        (b"[{}, 1, {}]", "1:6", "record 2: must be an object"),
+        (b"[[]]", "1:2", "record 1: must be an object"),
         (b'[{},\n {"score": NaN}]', "2:12", "invalid character"),
         (b'[{"NaN": "-Infinity", "score": -Infinity}]', "1:33", "invalid character"),
         (b'[{"note": 1e999}]', "1:2", "record 1: number out of range"),
@@ -488,7 +488,7 @@ def test_the_place_is_right_far_into_a_large_file(path: Path) -> None:
     number = len(lines) - 50
     lines[number] = lines[number].replace(":", "", 1)
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(ResultsError, match=rf":{number + 1}:\d+: expected ':'"):
+    with pytest.raises(ResultsError, match=rf":{number + 1}:\d+: record 39: expected ':'"):
         load(path)
 
 
@@ -651,7 +651,7 @@ def test_only_one_of_many_at_once_gets_the_file(path: Path) -> None:
     not os.path.isdir("/proc/self"), reason="needs /proc, where no file can be made"
 )
 def test_a_folder_that_takes_no_file_is_said_so():
-    with pytest.raises(ResultsError, match="/proc/x.json is in a folder that takes no new file"):
+    with pytest.raises(ResultsError, match="/proc/x.json is in a folder that takes no file"):
         Results(Path("/proc/x.json"))
 
 
@@ -694,7 +694,7 @@ def test_what_was_broken_and_is_mended_gets_back_what_it_lacks(path: Path) -> No
     with Results(path) as results:
         results.append(FIRST)
         path.write_text("[{},]")
-        with pytest.raises(ResultsError, match=":1:5: trailing comma in array; nothing was chang"):
+        with pytest.raises(ResultsError, match=":1:5: record 2: trailing comma in array; noth"):
             results.append(SECOND)
         path.write_text("[{}]")
         results.append(replace(FIRST, iteration=2))

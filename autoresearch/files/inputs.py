@@ -18,6 +18,7 @@ CODE = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 ARROW = re.compile(r"(?:^|(?<=\s))=>(?=\s|$)")
 PLACEHOLDER = re.compile(r"\{(input|expected)\}")
 FILE = re.compile(r"file:\s*(\S.*?\.(csv|jsonl?))\s*(?:\((.*)\))?", re.IGNORECASE)
+COLUMN = re.compile(r"(?:^|,)\s*(input|expected)\s*:\s*([^\s,][^,]*?)\s*(?=,|$)")
 SEPARATOR = re.compile(r"sep=(.)(?=\n)", re.IGNORECASE)  # as Excel writes it
 
 
@@ -60,8 +61,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ProgramError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ProgramError(f"{path}: cannot be read: {reason}; name a file that can") from error
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ProgramError(f"{path}: cannot be read: {why}; name a file that can") from error
     if "\0" in text:
         raise ProgramError(f"{path}: holds zero bytes, so it is not UTF-8 text; save it as UTF-8")
     if not text.strip():
@@ -72,7 +73,7 @@ def read_text(path: Path) -> str:
 def read_input(item: Line, folder: Path) -> list[Row]:
     """The rows of `file: name.csv`, relative to `folder`; else the item itself."""
     if named := FILE.fullmatch(item.text):
-        return read_file(item.where, folder / named[1], read_columns(item.where, named[3]))
+        return read_file(item.where, folder / named[1], read_columns(item.where, named[3] or ""))
     given = split_input(item)
     if given.expected is None and item.text.startswith("file:"):
         raise ProgramError(
@@ -93,17 +94,14 @@ def split_input(item: Line) -> Input:
     return Input(text.replace(r"\=>", "=>"), expected and expected.strip().replace(r"\=>", "=>"))
 
 
-def read_columns(where: str, remark: str | None) -> dict[str, str]:
-    """The columns of `(input: text, expected: label)`, in lower case."""
-    columns = {"input": "input", "expected": "expected"}
-    for part in remark.split(",") if remark is not None else ():
-        role, _, column = (each.strip().casefold() for each in part.partition(":"))
-        if role not in columns or not column:
-            raise ProgramError(
-                f"{where}: expected (input: column, expected: column), found ({short(part)})"
-            )
-        columns[role] = column
-    return columns
+def read_columns(where: str, remark: str) -> dict[str, str]:
+    """The columns that `input: text, expected: label` names, in lower case."""
+    named = dict(COLUMN.findall(remark.casefold()))
+    if len(named) != remark.count(":") or bool(remark) != bool(named):
+        raise ProgramError(
+            f"{where}: expected (input: column, expected: column), found ({short(remark)})"
+        )
+    return {"input": "input", "expected": "expected", **named}
 
 
 def read_file(where: str, path: Path, columns: dict[str, str]) -> list[Row]:

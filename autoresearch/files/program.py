@@ -33,7 +33,7 @@ FENCE = re.compile(r"\s*(?:(?:[-*+]|\d+[.)])\s+)?(`{3,}(?=[^`]*$)|~{3,})")
 ITEM = re.compile(r"(\s*)(?:[-*+]|\d+[.)])(?:\s+|$)(.*)")
 OPAQUE = re.compile(rf"{CODE.pattern}|:\s*/(?:\\.|[^/\\])*/")  # code, a pattern: no comment there
 CRITERION = re.compile(r"([\w-]+)\s*(?:\((.*?)\)\s*)?:\s*(.*)", re.DOTALL)
-WEIGHT = re.compile(r"weight\s*[=:]?\s*(.*)", re.IGNORECASE)
+WEIGHT = re.compile(r"weight\s*[=:]?\s*(\d+\.?\d*|\.\d+)", re.IGNORECASE)
 MARK = r"(?:\{\{|\$\{|\[\[|%\(|\{|<)\s*(\w+)\s*(?:\}\}|\]\]|\)s|\}|>)"  # a placeholder, elsewhere
 SPELLED = re.compile(rf"(?<![\\{{$\[]){MARK}")
 ASKED = re.compile(rf"\\({MARK})|\{{input\}}")
@@ -91,7 +91,6 @@ class Program:
 
     @property
     def asks_in_place(self) -> bool:
-        """Whether {input} stands in the task."""
         return any(not found[1] for found in ASKED.finditer(self.task))
 
     def digest(self, model: str, temperature: float) -> str:
@@ -99,11 +98,11 @@ class Program:
         return self.digests(model, temperature)[-1]
 
     def digests(self, model: str, temperature: float) -> list[str]:
-        """The digests of the records that belong to this series; inputs stand in their trials.
+        """The digests of this series: of task, model, temperature, a judged goal; not of inputs,
+        which stand in the trials.
 
-        They cover task, model, temperature and a judged goal. With a judge also the answers that
-        it is shown, one after the other, so that rows added at the end go on. The first is the one
-        of versions that counted in the inputs.
+        With a judge also of the answers that it is shown, one after the other, so that rows added
+        at the end go on. The first is that of versions which counted in the inputs.
         """
         judge = not self.criteria or any(c.kind == "judge" for c in self.criteria)
         goal, answers = self.goal * self.judged_by_goal, self._answers() if judge else {}
@@ -248,14 +247,14 @@ def closes(stripped: str, fence: str) -> bool:
 
 def without_comments(line: str, commented: bool) -> tuple[str, bool]:
     """The line outside <!-- -->, and whether a comment is still open at its end."""
-    shown, at = "", 0
-    masked = OPAQUE.sub(lambda found: "x" * len(found[0]), line)
-    while at >= 0:
+    shown, at, masked = "", 0, OPAQUE.sub(lambda found: "x" * len(found[0]), line)
+    while True:
         end = line.find("-->", at) if commented else masked.find("<!--", at)
-        shown += "" if commented else line[at : end if end >= 0 else None]
-        at = end + (3 if commented else 4) if end >= 0 else end
-        commented ^= end >= 0
-    return shown, commented
+        if not commented:
+            shown += line[at : end if end >= 0 else None]
+        if end < 0:
+            return shown, commented
+        at, commented = end + (3 if commented else 4), not commented
 
 
 def prose(section: Section | None) -> str:
@@ -272,11 +271,13 @@ def unfenced(text: str) -> str:
     return text if any(closes(line.strip(), fence[1]) for line in inside) else "\n".join(inside)
 
 
-def list_items(section: Section) -> list[Line]:
-    """The section's list items, each under the address of its first line, never empty."""
+def items_under(heading: str, sections: dict[str, Section]) -> list[Line]:
+    """The list items under a heading, each at its first line; it may be absent but not empty."""
+    if heading not in sections:
+        return []
     items: list[list[Line]] = []
     inner = 0  # column from which a list item is text of the one above
-    for line in section.lines:
+    for line in sections[heading].lines:
         found = None if line.fenced else ITEM.match(line.text)
         if found and (not items or len(found[1]) < inner):
             inner = found.start(2)
@@ -288,6 +289,9 @@ def list_items(section: Section) -> list[Line]:
                 f"{line.where}: expected a list item such as '- text', found '{short(line.text)}'"
                 " (indent a line that continues the item above)"
             )
+    if not items:
+        where = sections[heading].where
+        raise ProgramError(f"{where}: nothing under ## {heading}; add '- text' or drop the heading")
     return [whole_item(lines) for lines in items]
 
 
@@ -297,17 +301,6 @@ def whole_item(lines: list[Line]) -> Line:
     if not text:
         raise ProgramError(f"{lines[0].where}: expected text after the list marker, found none")
     return Line(lines[0].where, text)
-
-
-def items_under(heading: str, sections: dict[str, Section]) -> list[Line]:
-    """The list items under a heading, which may be absent but not empty."""
-    if heading not in sections:
-        return []
-    items = list_items(sections[heading])
-    if not items:
-        where = sections[heading].where
-        raise ProgramError(f"{where}: nothing under ## {heading}; add '- text' or drop the heading")
-    return items
 
 
 def read_inputs(heading: str, sections: dict[str, Section], folder: Path) -> list[Row]:
@@ -353,12 +346,8 @@ def read_criterion(item: Line, folder: Path) -> Criterion:
 
 def read_weight(where: str, remark: str) -> float:
     found = WEIGHT.fullmatch(remark)
-    try:
-        weight = float(found[1]) if found else 0.0
-    except ValueError:
-        weight = 0.0
-    # False for NaN as well. The bounds keep sums of weights exact enough and finite.
-    if not 1e-6 <= weight <= 1e6:
+    weight = float(found[1]) if found else 0.0
+    if not 1e-6 <= weight <= 1e6:  # so that sums of weights stay exact enough
         raise ProgramError(
             f"{where}: expected a positive number, as in (weight 2), found ({short(remark)})"
         )

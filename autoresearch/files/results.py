@@ -35,17 +35,10 @@ def load(path: Path) -> list[Experiment]:
 
     Needs no lock and never writes, so it may run beside a run that appends.
     """
-    _check_regular(path)
     with _explained(path, "read"):
         with suppress(FileNotFoundError), open(path, "rb") as file:
             return list(Scan(file, path))
         return []
-
-
-def begin_afresh(path: Path) -> None:
-    """Remove the file of an earlier demo."""
-    with _explained(path, "remove"):
-        path.unlink(missing_ok=True)
 
 
 def reason(error: OSError) -> str:
@@ -59,15 +52,9 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResultsError(
-            f"cannot {doing} {path}: {reason(error)}; "
-            "check the path, its permissions and the room on disk"
+            f"cannot {doing} {path}: {reason(error)}; check the path, its permissions and the room "
+            "on disk, or name another file by --results"
         ) from error
-
-
-def _check_regular(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        kind = "a directory" if path.is_dir() else "no regular file"
-        raise ResultsError(f"{path} is {kind}; name a file for the results")
 
 
 def _encoded(record: dict[str, Any]) -> bytes:
@@ -98,7 +85,6 @@ class Results:
         self._rescue: Path | None = None
         # How we left the file, computed and not read back: device, inode, size and last bytes.
         self._left = (0, 0, 0, b"")
-        _check_regular(path)
         with _explained(path, "open"):
             self._file = Path(os.path.realpath(path))  # so that a symbolic link stays a link
             if not self._file.parent.is_dir():
@@ -168,7 +154,8 @@ class Results:
             experiments = list(scan)
             end, whole = (b"\n]\n", scan.at) if experiments else (b"[]\n", 0)
             if scan.torn:
-                self._set_aside(file, whole, len(experiments))
+                file.seek(whole)
+                self._set_aside(file.read(), len(experiments))
             if scan.mendable and not scan.ours:
                 file.truncate(whole)
                 _overwrite(file, whole, end)
@@ -180,15 +167,14 @@ class Results:
         else:
             self._lay_out(whole, scan.torn)
 
-    def _set_aside(self, file: BinaryIO, whole: int, count: int) -> None:
+    def _set_aside(self, tail: bytes, count: int) -> None:
         """Keep the bytes after the last whole record before the file is mended."""
-        said = f"{self._path} was cut off and is mended; whole experiments kept: {count}"
-        file.seek(whole)
-        if tail := file.read():
+        what = f"{self._path} was cut off and is mended; whole experiments kept: {count}"
+        if tail:
             aside = self._unused(".torn")
             write_whole(aside, [tail], like=self._file)
-            said += f"; the {len(tail)} bytes after them are in {aside}"
-        self.notices.append(said)
+            what += f"; the {len(tail)} bytes after them are in {aside}"
+        self.notices.append(what)
 
     def _unused(self, suffix: str) -> Path:
         names = (self._file.name + suffix + f".{n}" * bool(n) for n in itertools.count())
@@ -300,11 +286,9 @@ def _locked(path: Path, lock_path: Path) -> BaseFileLock:
     lock = FileLock(lock_path, thread_local=False)
     try:
         lock.acquire(blocking=False)
-    except Timeout as error:  # filelock takes a folder without room for one for a wait
-        held = "in use by another run; wait for it", "in a folder that takes no new file"
-        raise ResultsError(
-            f"{path} is {held[not lock_path.exists()]}, or name another file by --results"
-        ) from error
+    except Timeout as error:  # also where the folder has no room for the lock
+        held = "in use by another run" if lock_path.exists() else "in a folder that takes no file"
+        raise ResultsError(f"{path} is {held}; name another file by --results") from error
     return lock
 
 

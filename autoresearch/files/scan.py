@@ -147,21 +147,21 @@ class Scan:
             asked += "\ufffd".encode()  # for the character that was cut; good only in a string
         gap = (_NEXT if self.count else _FIRST).match(text)
         place = len(before) + (gap.end() if gap else 0)
-        record = f"record {self.count + 1}"
-        problem = f"{record} must be an object, {{ ... }}" if gap else "the file must hold a list"
+        problem = "must be an object, { ... }" if gap else "the file must hold a list"
         try:
             msgspec.json.decode(asked)
         except RecursionError:
-            problem = f"{record}: nested too deeply"
+            problem = "nested too deeply"
         except msgspec.DecodeError as error:
-            if str(error) == "Input data was truncated":
-                return
-            problem = f"{record}: {said(error)}"
-            if found := _MALFORMED.fullmatch(str(error)):
+            problem = said(error)
+            if found := _MALFORMED.fullmatch(problem):
                 problem, place = found[1], int(found[2]) - (found[1] == "trailing characters")
-                if problem == "invalid number" and place == len(asked):
-                    return
-        raise self._broken(problem, self.at + max(place - len(before), 0))
+            if problem == "Input data was truncated" or (
+                problem == "invalid number" and place == len(asked)
+            ):
+                return
+        at = self.at + max(place - len(before), 0)
+        raise self._broken(f"record {self.count + 1}: {problem}" if gap else problem, at)
 
     def _broken(self, problem: str, offset: int) -> ResultsError:
         self._file.seek(0)
