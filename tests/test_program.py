@@ -357,7 +357,7 @@ def test_other_columns_can_be_named(read, tmp_path):
         with pytest.raises(ProgramError, match="program.md:6: expected .input: column, expected"):
             read(minimal(f"- file: b.jsonl {wrong}"))
     with pytest.raises(
-        ProgramError, match=r"columns input,expected, found id;text;label.*'- file: my"
+        ProgramError, match=r"columns input,expected, found id;text;label; name.*'- file: my"
     ):
         read(minimal("- file: my mails (1).csv"))
 

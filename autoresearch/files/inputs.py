@@ -118,7 +118,7 @@ def read_file(where: str, path: Path, columns: dict[str, str]) -> list[Row]:
 
 
 def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[str, Cells]]:
-    """The rows below the header, with whatever parts its cells; rows without a word are none."""
+    """The rows below the header, whatever parts its cells; a row without a word is none."""
     said = SEPARATOR.match(text)
     text, wanted = text[said.end() :] if said else text, columns["input"]
     head = next((line for line in text.split("\n") if line.strip('," ;\t|')), "")
@@ -144,8 +144,8 @@ def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[s
             if wanted not in names:
                 raise ProgramError(
                     f"{where}: expected the columns {wanted},{columns['expected']}, found "
-                    f"{short(', '.join(names))}; '- file: {path.name} (input: text, expected: "
-                    "label)' names others"
+                    f"{short(', '.join(names))}; name others as in '- file: {path.name} (input: "
+                    "text, expected: label)'"
                 )
     except csv.Error as error:
         raise ProgramError(f"{path}:{line}: not CSV: {error}") from error
@@ -208,10 +208,8 @@ def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
         if twin is not given:
             repeats.append(f"{where} repeats {first}")
     kept = [[given for _, given in part if seen[given.text][1] is given] for part in parts]
-    said = (
-        f"inputs that stand there before count once: {len(repeats)} left out; " if repeats else ""
-    )
-    return kept, [said + repeats[0]] if repeats else []
+    told = f"repeated inputs count once: {len(repeats)} left out; "
+    return kept, [told + repeat for repeat in repeats[:1]]
 
 
 def set_apart(
