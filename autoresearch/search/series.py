@@ -114,7 +114,7 @@ def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment 
         if not set(labels) <= set(trial.criteria):
             return None
         try:
-            trials.append(_marked_again(criteria_of(program), inputs[trial.input], trial))
+            trials.append(_marked_again(criteria_of(program), given, trial))
         except ScoreError:  # a pattern that ran out of time
             return None
     return experiment.scored(trials) if trials else None
