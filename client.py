@@ -1,7 +1,7 @@
 """The shared client of the model's API: one request in, one `Completion` out.
 
-Joins the wire and the gate, asks again for what may pass, and counts tokens and money; knows which
-model each role uses and what it costs. Reads no .env.
+Joins exchange and gate, asks again for what may pass, and counts tokens and money; knows which
+server and model each role uses. Reads no .env.
 """
 
 from __future__ import annotations
@@ -10,46 +10,37 @@ import json
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from autoresearch.api.answer import Completion, read_answer, read_number, read_whole
+from autoresearch.api.answer import NONE, Completion, MayPass, Unusable, read_answer, tokens
 from autoresearch.api.exchange import (
     BASE_URL,
     APIError,
-    Exhausted,
+    Exchange,
     FatalAPIError,
-    Interrupted,
-    MayPass,
-    Reply,
     UnknownModel,
-    Unusable,
-    Wire,
+    WrongSetting,
 )
 from autoresearch.api.models import (
     DEFAULT_MODEL,
     FALLBACK_MODEL,
+    INSTEAD,
     TEMPERATURES,
+    Catalogue,
     ModelCheck,
     Preflight,
-    price_of,
+    refused_part,
 )
 from autoresearch.api.pace import Gate
-
-__all__ = [
-    "BASE_URL",
-    "TEMPERATURES",
-    "APIError",
-    "Client",
-    "Completion",
-    "FatalAPIError",
-    "Interrupted",
-    "ModelCheck",
-    "Preflight",
-    "Usage",
-]
+from autoresearch.text import mended
 
 UNUSABLE_ANSWERS = 3  # to one call, before its experiment is given up
+LONE_TRIES = 4  # of one call that fails where another request is answered
+KNOWN_TRIES = 2  # where an earlier call about the same failed so
+TIMEOUT = 180.0  # seconds for one answer
+PROBE = "Reply with OK."
 
 T = TypeVar("T")
 
@@ -86,8 +77,17 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+class _Server:
+    """One API server: its exchanges, who may begin one, its models, and what each has refused."""
+
+    def __init__(self, exchange: Exchange, gate: Gate) -> None:
+        self.exchange, self.gate = exchange, gate
+        self.catalogue = Catalogue()
+        self.refused: dict[str, set[str]] = defaultdict(set)  # by model, parts of a request
+
+
 class Client:
-    """Safe to share between threads. Raises FatalAPIError when key or base URL cannot work."""
+    """Safe to share between threads. Raises FatalAPIError when a key or URL cannot work."""
 
     def __init__(
         self,
@@ -95,26 +95,43 @@ class Client:
         base_url: str = BASE_URL,
         models: Mapping[str, str] | None = None,
         *,
+        servers: Mapping[str, tuple[str, str]] | None = None,
         temperature: float = TEMPERATURES["task"],
         max_tokens: int = 4096,
         extra_body: Mapping[str, Any] | None = None,
         patience: float = 1800.0,
-        deadline: float = 180.0,
+        deadline: float = TIMEOUT,
         allow_http: bool = False,
         notify: Callable[[str], None] = _to_stderr,
     ) -> None:
+        """`servers`: key and URL by role, where they are not the shared ones."""
         chosen = {role: model for role, model in (models or {}).items() if model}
         self.models = {role: chosen.get(role, DEFAULT_MODEL) for role in TEMPERATURES}
         self.temperatures = {**TEMPERATURES, "task": temperature}
         self.total = Usage()
-        self._defaulted = set(TEMPERATURES) - set(chosen)
-        self._fields = {"max_tokens": max_tokens, **_checked_fields(extra_body or {})}
-        self._wire = Wire(api_key, base_url, deadline, allow_http)
         self.notify = notify  # may be replaced, by a display for instance
-        self._gate = Gate(patience, lambda line: self.notify(line))
+        self._defaulted = set(TEMPERATURES) - set(chosen)
+        self._max_tokens, self._extra = max_tokens, _checked_fields(extra_body or {})
         self._patience = patience
-        self._catalogue: dict[str, dict[str, Any]] = {}  # model id -> the server's entry
+        self._hopeless: set[str] = set()  # user messages that a server failed at, and at no other
         self._lock = threading.Lock()
+        shared, known = (api_key, base_url), dict[tuple[str, str], _Server]()
+        self._servers = {}
+        for role in ("task", "agent", "judge"):
+            key, url = where = (servers or {}).get(role, shared)
+            if where not in known:
+                prefix = "NEBIUS_" if where == shared else f"NEBIUS_{role.upper()}_"
+                exchange = Exchange(key, url, deadline, allow_http, prefix)
+                known[where] = _Server(exchange, Gate(patience, deadline, self._tell))
+            self._servers[role] = known[where]
+
+    def _tell(self, line: str) -> None:
+        self.notify(line)
+
+    def stop(self) -> None:
+        """Ends every wait with Interrupted; calls under way go on. Takes no lock: signal-safe."""
+        for server in self._servers.values():
+            server.gate.stopped = True
 
     def generate_response(
         self, system: str, user: str, *, role: str = "task", spent: Usage | None = None
@@ -124,165 +141,215 @@ class Client:
         Adds every billed answer to `total` and `spent`; waits and asks again for what may pass.
         Raises APIError, FatalAPIError, and Interrupted when it had to wait after `stop`.
         """
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": user})
-        for left in reversed(range(UNUSABLE_ANSWERS)):
+        system, user = mended(system), mended(user)
+        began, attempt, unusable, doubted = time.monotonic(), 0, 0, False
+        tries = KNOWN_TRIES if user in self._hopeless else LONE_TRIES
+        while True:
+            attempt += 1
             try:
-                return self._persist(lambda: self._ask(role, messages, spent))
+                return self._ask(role, system, user, spent, attempt)
             except Unusable as error:
-                if not left:
-                    raise Exhausted(
-                        f"{UNUSABLE_ANSWERS} unusable answers from {self.models[role]}: {error}"
+                unusable += 1
+                if unusable == UNUSABLE_ANSWERS:
+                    raise APIError(
+                        f"{unusable} unusable answers from {self.models[role]}: {error}"
                     ) from error
-        raise AssertionError("not reached")
+            except MayPass as failure:
+                if doubted and failure.alone:
+                    self._hopeless.add(user)
+                    raise APIError(
+                        f"{attempt} failures, though another request was answered: {failure}"
+                    ) from failure
+                if (
+                    time.monotonic() - began >= self._patience
+                ):  # though others had answers meanwhile
+                    raise APIError(f"no success after {attempt} attempts: {failure}") from failure
+                if failure.alone and attempt % tries == 0:
+                    doubted = self._answers(role)
+                self._servers[role].gate.sleep(failure.wait)
 
-    def preflight(self, system: str = "", user: str = "Reply with OK.") -> Preflight:
+    def _answers(self, role: str) -> bool:
+        """Whether the server answers another request."""
+        try:
+            self._ask(role, "", PROBE, None)
+        except Unusable:
+            return True
+        except FatalAPIError:
+            raise
+        except (APIError, MayPass):
+            return False
+        return True
+
+    def preflight(self, system: str = "", user: str = PROBE) -> Preflight:
         """Prices, then one real call per distinct model; replaces an unknown default.
 
         Raises FatalAPIError for whatever would fail every later call too.
         """
-        problems = self._fetch_catalogue()
-        checks: list[ModelCheck] = []
+        problems: list[str] = []
+        for server in dict.fromkeys(self._servers.values()):
+            problems += self._fetch_catalogue(server)
+        checks: dict[tuple[_Server, str], ModelCheck] = {}
         for role in self.models:
-            if self.models[role] not in [check.id for check in checks]:
-                checks.append(self._check(role, system, user, problems))
+            if (self._servers[role], self.models[role]) not in checks:
+                check = self._check(role, system, user, problems)
+                checks[self._servers[role], check.id] = check
         self._defaulted = set()  # from now on another model would mix two series
-        return Preflight(checks, problems)
-
-    def stop(self) -> None:
-        """Ends every wait with Interrupted; calls under way go on. Takes no lock: signal-safe."""
-        self._gate.stopped = True
+        return Preflight(list(checks.values()), problems)
 
     # --- one call
 
-    def _persist(self, attempt: Callable[[], T]) -> T:
-        """The first outcome of `attempt` that is no MayPass, however long that takes."""
-        import tenacity  # 30 ms that --help need not pay
+    def _ask(
+        self, role: str, system: str, user: str, spent: Usage | None, attempt: int = 1
+    ) -> Completion:
+        server, model = self._servers[role], self.models[role]
+        body = self._body(role, system, user)
 
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(MayPass),
-            wait=self._wait_after,
-            sleep=self._gate.sleep,
-        )(attempt)
+        def call() -> tuple[Completion, Mapping[str, str]]:
+            began = time.monotonic()
+            data, headers = server.exchange.post(body)
+            self._count(server, model, tokens(data), spent)
+            return read_answer(data, model, time.monotonic() - began), headers
 
-    def _wait_after(self, state: Any) -> float:
-        failure: MayPass = state.outcome.exception()
-        if state.seconds_since_start >= self._patience:  # though others had answers meanwhile
-            raise APIError(f"no success after {state.attempt_number} attempts: {failure}")
-        return failure.wait
-
-    def _ask(self, role: str, messages: list[dict[str, str]], spent: Usage | None) -> Completion:
-        model = self.models[role]
-        body = {"model": model, "messages": messages, "temperature": self.temperatures[role]}
         try:
-            data = self._take_turn(model, lambda: self._wire.post(body | self._fields))
+            completion = self._take_turn(server, model, user, call, attempt)
         except UnknownModel as error:
-            if self._fall_back(role, model):
-                return self._ask(role, messages, spent)
-            raise FatalAPIError(f"{error}{self._nearest(model)}") from error
-        completion, complaint = read_answer(data, model)
-        self._count(completion, spent)
-        if completion.finish_reason == "length" and role != "task":
-            complaint = complaint or "the answer was cut off at max_tokens"
-        if complaint:
-            raise Unusable(complaint)
-        return completion
+            if not self._fall_back(role, model):
+                if not server.catalogue:
+                    self._fetch_catalogue(server)
+                raise FatalAPIError(f"{error}{server.catalogue.nearest(model)}") from error
+        except (APIError, MayPass) as error:
+            if isinstance(error, FatalAPIError) or not self._refuses(role, str(error), body):
+                raise
+        else:
+            if completion.finish_reason == "length" and role != "task":
+                raise Unusable("the answer was cut off at max_tokens")
+            return completion
+        return self._ask(role, system, user, spent, attempt)
 
-    def _take_turn(self, model: str, call: Callable[[], Reply]) -> Any:
+    def _body(self, role: str, system: str, user: str) -> dict[str, Any]:
+        refused = self._servers[role].refused[self.models[role]]
+        if system and "system" in refused:
+            system, user = "", f"{system}\n\n{user}"
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": user})
+        limits = [n for n in ("max_tokens", "max_completion_tokens") if n not in refused]
+        limits = [] if "max_completion_tokens" in self._extra else limits
+        return {
+            "model": self.models[role],
+            "messages": messages,
+            "stream": False,
+            **({} if "temperature" in refused else {"temperature": self.temperatures[role]}),
+            **dict.fromkeys(limits[:1], self._max_tokens),
+            **self._extra,
+        }
+
+    def _refuses(self, role: str, said: str, body: dict[str, Any]) -> bool:
+        """Whether the server does not take a part of the request, and the next goes without it."""
+        part, model = refused_part(said, body), self.models[role]
+        if not part:
+            return False
+        with self._lock:
+            refused = self._servers[role].refused[model]
+            told = part in refused
+            refused.add(part)
+        if not told:
+            self.notify(f"{model} does not take {part}: {INSTEAD[part]} from now on")
+        user = body["messages"][-1]["content"]
+        system = body["messages"][0]["content"] if len(body["messages"]) > 1 else ""
+        return self._body(role, system, user) != body
+
+    def _take_turn(
+        self,
+        server: _Server,
+        model: str,
+        about: str,
+        call: Callable[[], tuple[T, Mapping[str, str]]],
+        attempt: int = 1,
+    ) -> T:
         """One exchange, when the gate lets it begin; tells the gate how it went."""
-        turn = self._gate.enter(model)
-        headers: Mapping[str, str] = {}
+        turn = server.gate.enter(model, about)
         try:
-            data, headers = call()
+            result, headers = call()
         except MayPass as failure:
-            failure.wait = self._gate.failed(turn, failure)
+            failure.wait = server.gate.failed(turn, failure, attempt)
             raise
-        except BaseException:  # refused for good, but the server is up
-            self._gate.answered(turn, headers)
+        except WrongSetting as error:
+            if not server.gate.worked(model):
+                raise
+            trouble = MayPass(str(error))
+            trouble.wait = server.gate.failed(turn, trouble, attempt)
+            raise trouble from error
+        except (APIError, Unusable):  # refused for good, but the server is up
+            server.gate.answered(turn, NONE)
             raise
-        self._gate.answered(turn, headers)
-        return data
+        server.gate.answered(turn, headers)
+        return result
 
-    def _count(self, completion: Completion, spent: Usage | None) -> None:
-        prompt, output = completion.prompt_tokens, completion.completion_tokens
-        price = price_of(self._catalogue.get(completion.model, {}))
-        cost = None
+    def _count(
+        self,
+        server: _Server,
+        model: str,
+        billed: tuple[int | None, int | None],
+        spent: Usage | None,
+    ) -> None:
+        (prompt, output), price, cost = billed, server.catalogue.price(model), None
         if price and prompt is not None and output is not None:
             cost = price[0] * prompt + price[1] * output
         for usage in (self.total, spent):
             if usage is not None:
                 usage.add(prompt, output, cost)
 
+    # --- models
+
     def _fall_back(self, role: str, unknown: str) -> bool:
         """Replaces the unknown default, for all roles that use it; a chosen model never."""
+        catalogue = self._servers[role].catalogue
         with self._lock:
             if role not in self._defaulted or unknown == FALLBACK_MODEL:
                 return False
-            if self._catalogue and FALLBACK_MODEL not in self._catalogue:
+            if catalogue and FALLBACK_MODEL not in catalogue:
                 return False
             if self.models[role] == unknown:
                 self.models.update(dict.fromkeys(self._defaulted, FALLBACK_MODEL))
                 self.notify(f"{unknown} is not served: using {FALLBACK_MODEL} instead")
         return True
 
-    # --- models and prices
-
-    def _fetch_catalogue(self, tries: int = 3) -> list[str]:
+    def _fetch_catalogue(self, server: _Server) -> list[str]:
         """Reads the server's list of models; returns the problem met, which is never fatal."""
         try:
-            data = self._take_turn("", self._wire.get_models)
+            server.catalogue.read(self._take_turn(server, "", "", server.exchange.get_models))
         except (MayPass, Unusable, APIError) as error:
-            if isinstance(error, MayPass) and error.status and tries > 1:
-                self._gate.sleep(error.wait)
-                return self._fetch_catalogue(tries - 1)
             return [f"no prices and limits: {error}"]
-        entries = data.get("data") if isinstance(data, dict) else data
-        for entry in entries if isinstance(entries, list) else []:
-            if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-                self._catalogue[entry["id"]] = entry
-        return [] if self._catalogue else ["no prices and limits: the server lists no models"]
+        return [] if server.catalogue else ["no prices and limits: the server lists no models"]
 
     def _check(self, role: str, system: str, user: str, problems: list[str]) -> ModelCheck:
-        spent = Usage()
-        began = time.monotonic()
+        completion = None
         try:
-            self.generate_response(system, user, role=role, spent=spent)
-        except Exhausted as error:
-            problems.append(str(error))
+            completion = self.generate_response(system, user, role=role)
         except FatalAPIError:
             raise
         except APIError as error:
-            raise FatalAPIError(f"the first call failed: {error}") from error
-        seconds = time.monotonic() - began
-        model = self.models[role]
-        entry = self._catalogue.get(model, {})
-        if self._catalogue and not price_of(entry):
+            problems.append(str(error))
+            if not isinstance(error.__cause__, Unusable) and not self._answers(role):
+                raise FatalAPIError(f"the first call failed: {error}") from error
+        server, model = self._servers[role], self.models[role]
+        catalogue = server.catalogue
+        if catalogue and not catalogue.price(model):
             problems.append(f"the server names no price for {model}")
-        if not spent.tokens:
+        if completion and not completion.prompt_tokens:
             problems.append(f"the server does not report the tokens that {model} uses")
-        limits = entry.get("per_request_limits")
         return ModelCheck(
             id=model,
-            roles=tuple(r for r, m in self.models.items() if m == model),
-            price=price_of(entry),
-            context_length=read_whole(entry.get("context_length", entry.get("max_model_len"))),
-            requests_per_minute=read_number(
-                limits.get("requests_per_minute") if isinstance(limits, dict) else None
+            roles=tuple(
+                r for r, m in self.models.items() if (self._servers[r], m) == (server, model)
             ),
-            seconds=seconds,
-            prompt_tokens=spent.prompt_tokens or None,
-            completion_tokens=spent.completion_tokens or None,
+            price=catalogue.price(model),
+            context_length=catalogue.context_length(model),
+            requests_per_minute=catalogue.requests_per_minute(model),
+            seconds=completion.seconds if completion else 0.0,
+            prompt_tokens=completion.prompt_tokens if completion else None,
+            completion_tokens=completion.completion_tokens if completion else None,
         )
-
-    def _nearest(self, model: str) -> str:
-        """The tail of the error about an unknown model: what the server does serve."""
-        import difflib
-
-        if not self._catalogue:
-            self._fetch_catalogue()
-        ids = {known.lower(): known for known in self._catalogue}
-        near = difflib.get_close_matches(model.lower(), ids, n=5, cutoff=0.0)
-        return "; nearest served: " + ", ".join(ids[n] for n in near) if near else ""
 
 
 def _checked_fields(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
         waits.append(seconds)
         waits.now += seconds
 
-    def slow_init(gate: pace.Gate, patience: float, notify: Any) -> None:
-        original(gate, patience, notify, lambda: waits.now)
+    def slow_init(gate: pace.Gate, patience: float, deadline: float, notify: Any) -> None:
+        original(gate, patience, deadline, notify, lambda: waits.now)
 
     original = pace.Gate.__init__
     monkeypatch.setattr(pace.Gate, "__init__", slow_init)

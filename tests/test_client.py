@@ -5,7 +5,9 @@ Run: pytest tests/test_client.py
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +49,7 @@ def test_sends_what_the_api_expects(http: responses.RequestsMock) -> None:
         ],
         "temperature": 1.0,
         "max_tokens": 4096,
+        "stream": False,
         "reasoning_effort": "none",
     }
     assert (completion.text, completion.finish_reason) == ("fine", "stop")
@@ -86,24 +89,12 @@ def test_extra_fields_that_cannot_work_are_refused(extra: dict[str, Any]) -> Non
 
 
 UNUSABLE: list[tuple[Any, str]] = [
-    (answer(None), "no text in the answer"),
-    (answer(""), "no text in the answer"),
-    (answer(" \n"), "no text in the answer"),
-    (answer(["?", 3, {"image": 1}, {"text": None}][1:]), "no text in the answer"),
     (answer("<think>still thinking", "length"), "NEBIUS_EXTRA_BODY="),
     (answer("<think>hm</think>"), "NEBIUS_EXTRA_BODY="),
+    (answer("", "length"), "raise max_tokens"),
     (answer(None, reasoning="the answer"), "m: it only thought.*enable_thinking"),
     (answer(None, refusal="I will not"), "the model refused: I will not"),
     (answer("half an ans", "content_filter"), "content filter"),
-    (answer("half an ans", "error"), "broke off"),
-    ({"choices": []}, "no choices"),
-    ({"choices": None, "usage": None}, "no choices"),
-    ({"choices": {"0": 1}}, "no choices"),
-    ({"choices": [None]}, "no choices"),
-    ({"choices": [{"message": None}]}, "no text"),
-    ({"choices": [{"message": "text"}]}, "no text"),
-    ([1], "no choices"),
-    ("fine", "no choices"),
 ]
 
 
@@ -121,8 +112,75 @@ def test_an_unusable_answer_is_asked_for_three_times(
     assert not waits
 
 
+NO_ANSWER: list[tuple[Any, str]] = [
+    (answer(None), "no text in the answer"),
+    (answer(" \n"), "no text in the answer"),
+    (answer([3, {"image": 1}, {"text": None}]), "no text in the answer"),
+    (answer("half an ans", "error"), "broke off"),
+    ({"choices": [{"message": "text"}]}, "no text"),
+    ({"choices": []}, r'200 and no answer: {"choices": \[\]}'),
+    ({"choices": [None], "msg": "queue full"}, "200 and no answer: queue full"),
+    ({"choices": {"0": 1}, "usage": None}, "no answer"),
+    ([1], "not whole JSON|no answer"),
+    ("fine", "not whole JSON|no answer"),
+    ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rpm"}}, "no answer: rpm"),
+    ({"object": "error", "message": "engine is dead"}, "no answer: engine is dead"),
+    ({"code": 500, "success": False, "msg": "sorry"}, "500 internal server error: sorry"),
+    (
+        {"choices": [{"error": {"code": 429, "message": "slow"}, "finish_reason": "error"}]},
+        "429 too many requests: slow",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), NO_ANSWER)
+def test_a_200_that_is_no_answer_is_an_outage(
+    http: responses.RequestsMock, waits: Waits, body: Any, says: str
+) -> None:
+    for _ in range(9):
+        http.post(CHAT, json=body)
+    http.post(CHAT, json=answer())
+    lines: list[str] = []
+    assert make(lines=lines).generate_response("", "x").text == "fine"
+    assert sum(waits) > 60 and re.search(says, lines[0])
+
+
+def test_a_request_that_alone_is_never_answered_spoils_its_experiment(
+    http: responses.RequestsMock, waits: Waits
+) -> None:
+    """Another request is answered meanwhile: so it is no outage. The next time is shorter."""
+
+    def reply(request: Any) -> tuple[int, dict[str, str], str]:
+        hopeless = b"poison" in request.body
+        return (500, {}, "oops") if hopeless else (200, {}, json.dumps(answer()))
+
+    http.add_callback(responses.POST, CHAT, reply)
+    client = make()
+    for calls in (6, 4):
+        with pytest.raises(APIError, match="500.*oops") as caught:
+            client.generate_response("", "poison")
+        assert not isinstance(caught.value, FatalAPIError)
+        assert len(http.calls) == calls
+        http.calls.reset()
+    assert sum(waits) < 40
+    assert client.generate_response("", "x").text == "fine"
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
+def test_what_has_worked_keeps_its_credit(
+    http: responses.RequestsMock, waits: Waits, status: int
+) -> None:
+    http.post(CHAT, json=answer())
+    for _ in range(5):
+        http.post(CHAT, status=status, json={"detail": "no"})
+    http.post(CHAT, json=answer())
+    client = make()
+    assert [client.generate_response("", "x").text for _ in range(2)] == ["fine", "fine"]
+    assert sum(waits) > 20
+
+
 def test_billed_but_unusable_answers_are_counted(http: responses.RequestsMock) -> None:
-    http.post(CHAT, json=answer(None))
+    http.post(CHAT, json=answer(None, refusal="no"))
     http.post(CHAT, json=answer())
     client, spent = make(), Usage()
     assert client.generate_response("", "x", spent=spent).text == "fine"
@@ -155,7 +213,7 @@ def test_a_missing_count_is_unknown_and_not_zero(
 ) -> None:
     http.post(CHAT, json={**answer(), "usage": usage})
     client = make()
-    client._catalogue = {"m": {"pricing": {"prompt": 1, "completion": 1}}}
+    client._servers["task"].catalogue["m"] = {"pricing": {"prompt": 1, "completion": 1}}
     completion = client.generate_response("", "x")
     assert (completion.prompt_tokens, completion.completion_tokens) == counts
     assert (client.total.cost is None) == (None in counts)
@@ -181,7 +239,7 @@ def test_the_retired_default_is_replaced_once_for_all_roles(http: responses.Requ
 
 @pytest.mark.parametrize("removed_at", ["night", "another server"])
 def test_the_default_is_not_replaced_where_that_would_not_do(
-    http: responses.RequestsMock, removed_at: str
+    http: responses.RequestsMock, waits: Waits, removed_at: str
 ) -> None:
     http.get(MODELS, json={"data": [{"id": "a/b"}]} if removed_at != "night" else {})
     client = make(models={})
@@ -272,13 +330,13 @@ def test_a_call_that_alone_fails_spoils_only_its_experiment(
 ) -> None:
     client = make(patience=100)
     http.post(CHAT, status=500)
-    failed = client._gate.failed
+    failed = client._servers["task"].gate.failed
 
-    def others_succeed(turn: Any, failure: Any) -> float:
-        client._gate._failing_since = None
-        return failed(turn, failure)
+    def others_succeed(*args: Any) -> float:
+        client._servers["task"].gate._failing_since = None
+        return failed(*args)
 
-    monkeypatch.setattr(client._gate, "failed", others_succeed)
+    monkeypatch.setattr(client._servers["task"].gate, "failed", others_succeed)
     monkeypatch.setattr(time, "monotonic", lambda: waits.now)
     with pytest.raises(APIError, match="no success after") as caught:
         client.generate_response("", "x")
@@ -286,7 +344,8 @@ def test_a_call_that_alone_fails_spoils_only_its_experiment(
 
 
 def test_many_threads_lose_no_count(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "BACKOFF_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr(pace, "LONGEST_BACKOFF", 0.002)
+    monkeypatch.setattr(pace, "AFTER_REFUSAL", 0.002)
     faults = {3: whole("500 Oops", b""), 5: whole("200 OK", b"{"), 7: whole("429 Slow", b"{}")}
 
     def script(connection: socket.socket, number: int) -> None:
@@ -296,12 +355,12 @@ def test_many_threads_lose_no_count(serve: Serve, monkeypatch: pytest.MonkeyPatc
             connection.sendall(faults.get(number % 20, whole()))
 
     client, spent = make(serve(script).url), Usage()
-    client._gate._patience = 60.0
+    client._servers["task"].gate._patience = 60.0
     with ThreadPoolExecutor(32) as pool:
         calls = [pool.submit(client.generate_response, "", "x", spent=spent) for _ in range(200)]
         assert {call.result().text for call in calls} == {"fine"}
     assert client.total.calls == spent.calls == 200
-    assert client._gate._paces["m"].running == 0
+    assert client._servers["task"].gate._paces["m"].running == 0
 
 
 def test_notices_go_where_notify_points_at_that_moment(

@@ -110,9 +110,12 @@ def test_netrc_and_proxies_do_not_reach_loopback(
     client = make()
     client.generate_response("", "x")
     assert http.calls[0].request.headers["Authorization"] == f"Bearer {KEY}"
-    assert client._wire._proxies == {}
+    assert client._servers["task"].exchange._proxies == {}
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:1")
-    assert make("https://h.example")._wire._proxies["https"] == "http://proxy.example:1"
+    assert (
+        make("https://h.example")._servers["task"].exchange._proxies["https"]
+        == "http://proxy.example:1"
+    )
 
 
 def test_a_certificate_bundle_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +274,7 @@ def test_the_key_is_cut_out_of_an_answer_too(http: responses.RequestsMock) -> No
         ({"content": "hm, well</think>\nfine"}, "fine", "hm, well"),
         ({"content": "fine", "reasoning_content": "hm"}, "fine", "hm"),
         ({"content": "fine", "reasoning": "hm", "reasoning_content": None}, "fine", "hm"),
-        ({"content": "Zürich \ud83d"}, "Zürich \ud83d", ""),
+        ({"content": "Zürich \ud83d"}, "Zürich \ufffd", ""),
     ],
 )
 def test_thinking_is_kept_apart(
@@ -312,12 +315,11 @@ def test_a_broken_exchange_is_tried_again(serve: Serve, waits: Waits, name: str)
     assert len(server.times) == 2 and len(lines) == 1
 
 
-@pytest.mark.parametrize("part", ["head", "body"])
-def test_a_dribbling_server_meets_the_deadline(serve: Serve, waits: Waits, part: str) -> None:
+def test_a_dribbling_server_meets_the_deadline(serve: Serve, waits: Waits) -> None:
     def script(connection: socket.socket, number: int) -> None:
         if number:
             return connection.sendall(whole())
-        connection.sendall(HEAD if part == "head" else HEAD + b"Content-Length: 99999\r\n\r\n")
+        connection.sendall(HEAD + b"Content-Length: 99999\r\n\r\n")
         for _ in range(100):
             connection.sendall(b"x")
             time.sleep(0.02)
@@ -327,7 +329,8 @@ def test_a_dribbling_server_meets_the_deadline(serve: Serve, waits: Waits, part:
     client = make(serve(script).url, lines, deadline=0.25)
     assert client.generate_response("", "x").text == "fine"
     assert time.monotonic() - began < 0.6
-    assert "no whole answer from 127.0.0.1" in lines[0] and "within 0.25 s" in lines[0]
+    assert "no whole answer from 127.0.0.1" in lines[0]
+    assert "within 0.25 s (NEBIUS_TIMEOUT)" in lines[0]
 
 
 def test_a_silent_server_meets_the_deadline(serve: Serve, waits: Waits) -> None:

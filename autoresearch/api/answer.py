@@ -1,13 +1,53 @@
-"""What stands in a server's JSON: the text of an answer, its tokens, its numbers."""
+"""What a server's answer says: the JSON in it, however wrapped, and the `Completion` in that.
+
+Also sorts what is no answer: `MayPass`, worth asking again later; `Unusable`, billed but of no use.
+Reads numbers as servers write them. Knows no HTTP.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoresearch.text import short
+from autoresearch.text import mended, short
+
+NONE: Mapping[str, str] = {}
+ONLY_THOUGHT = (
+    "it only thought and did not answer: raise max_tokens or switch thinking off, such as "
+    """NEBIUS_EXTRA_BODY='{"reasoning_effort": "none"}' or """
+    """'{"chat_template_kwargs": {"enable_thinking": false}}'"""
+)
+
+
+class MayPass(Exception):
+    """Worth asking again later.
+
+    `setup`: a wrong setting looks like this too; `late`: the time for an answer was over; `alone`:
+    it may be the request itself that the server fails at, and no other.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        status: int = 0,
+        headers: Mapping[str, str] = NONE,
+        *,
+        setup: bool = False,
+        late: bool = False,
+        alone: bool = False,
+    ) -> None:
+        super().__init__(what)
+        self.status, self.headers = status, headers
+        self.setup, self.late, self.alone = setup, late, alone
+        self.wait = 0.0  # seconds, as the gate decides
+
+
+class Unusable(Exception):
+    """The server answered and billed, but not with text that can be used."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +55,12 @@ class Completion:
     """One usable answer. `text` is never empty; token counts are None when the server gave none."""
 
     text: str
-    finish_reason: str
+    finish_reason: str  # "length" where it was cut off, whatever the server calls that
     prompt_tokens: int | None
     completion_tokens: int | None
     model: str
     reasoning: str = ""
+    seconds: float = 0.0  # of the exchange, without waits and earlier attempts
 
 
 def told(text: str) -> str:
@@ -27,68 +68,173 @@ def told(text: str) -> str:
     return short(text, 300)
 
 
-def read_answer(data: Any, model: str) -> tuple[Completion, str]:
-    """A 200's completion, and why it cannot be used, or ""."""
-    usage = as_object(as_object(data).get("usage"))
-    choices = as_object(data).get("choices")
-    choice = as_object(choices[0] if isinstance(choices, list) and choices else None)
-    message = as_object(choice.get("message"))
-    finish = choice.get("finish_reason")
-    finish = finish if isinstance(finish, str) and finish else "stop"
-    text, thought, closed = _without_thinking(_text_of(message.get("content")))
-    reasoning = thought or next(
-        (r for k in ("reasoning_content", "reasoning") if isinstance(r := message.get(k), str)), ""
-    )
-    completion = Completion(
-        text=text,
-        finish_reason=finish,
-        prompt_tokens=read_whole(usage.get("prompt_tokens")),
-        completion_tokens=read_whole(usage.get("completion_tokens")),
-        model=model,
-        reasoning=reasoning,
-    )
-    refusal = message.get("refusal")
-    if not choice:
-        return completion, "no choices in the answer"
-    if isinstance(refusal, str) and refusal and not text:
-        return completion, f"the model refused: {told(refusal)}"
-    if finish == "content_filter":
-        return completion, "the server's content filter stopped the answer"
-    if finish == "error":
-        return completion, "the server broke off the answer with an error"
-    if text and closed:
-        return completion, ""
-    if reasoning or not closed:
-        return completion, (
-            "it only thought and did not answer: raise max_tokens or switch thinking off, such as "
-            """NEBIUS_EXTRA_BODY='{"reasoning_effort": "none"}' or """
-            """'{"chat_template_kwargs": {"enable_thinking": false}}'"""
-        )
-    return completion, f"no text in the answer (finish_reason {told(finish)})"
+# --- JSON
+
+
+def read_json(text: str) -> Any:
+    """The JSON of a body, also with comment lines before it, `data: [DONE]` after it, or as a
+    stream of events, whose parts are joined; None where none is whole."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    text = text.strip()
+    if done := text.endswith("[DONE]"):
+        text = text.removesuffix("[DONE]").rstrip().removesuffix("data:")
+    lines = [line for line in text.split("\n") if not line.startswith((":", "event:", "id:"))]
+    events = [line[5:] for line in lines if line.startswith("data:")]
+    try:
+        if not events:
+            return json.loads("\n".join(lines))
+        return _joined([json.loads(event) for event in events], done)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _joined(chunks: Sequence[Any], done: bool) -> Any:
+    """One answer from the chunks of a stream; None where it broke off."""
+    whole: dict[str, Any] = {}
+    parts: dict[str, list[str]] = {}
+    finish = None
+    for chunk in map(as_object, chunks):
+        if error_in(chunk):
+            return chunk
+        choice = first_choice(chunk)
+        whole |= {name: value for name, value in chunk.items() if value is not None}
+        finish = choice.get("finish_reason") or finish
+        for name, value in as_object(choice.get("delta") or choice.get("message")).items():
+            parts.setdefault(name, []).append(_text_of(value))
+    message = {name: "".join(texts) for name, texts in parts.items()}
+    choice = {"message": message, "finish_reason": finish}
+    return {**whole, "choices": [choice]} if done or finish else None
 
 
 def as_object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def first_choice(data: Any) -> dict[str, Any]:
+    choices = as_object(data).get("choices")
+    return as_object(choices[0] if isinstance(choices, list) and choices else None)
+
+
+def error_in(data: Any) -> Any:
+    """The error that a body reports in one of the ways seen in the field, else None."""
+    data = as_object(data)
+    base = as_object(data.get("base_resp"))
+    if base.get("status_code"):
+        return base
+    if data.get("object") == "error" or data.get("success") is False:
+        return data
+    return data.get("error") or first_choice(data).get("error")
+
+
+# --- completions
+
+CUT = re.compile(r"length|max|trunc|limit|incomplete", re.IGNORECASE)
+
+
+def tokens(data: Any) -> tuple[int | None, int | None]:
+    """Tokens of the prompt and of the answer, as billed."""
+    usage = as_object(as_object(data).get("usage"))
+    return read_whole(usage.get("prompt_tokens")), read_whole(usage.get("completion_tokens"))
+
+
+def read_answer(data: Any, model: str, seconds: float = 0.0) -> Completion:
+    """A 200's completion; raises Unusable, and MayPass where it is no answer at all."""
+    choice = first_choice(data)
+    message = as_object(choice.get("message"))
+    finish = _finish(as_object(data), choice)
+    text, thought, closed = without_reasoning(_text_of(message.get("content")))
+    said = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    reasoning = thought or next((mended(r) for r in said if isinstance(r, str)), "")
+    if (refusal := message.get("refusal")) and isinstance(refusal, str) and not text:
+        raise Unusable(f"the model refused: {told(refusal)}")
+    if finish == "content_filter":
+        raise Unusable("the server's content filter stopped the answer")
+    if finish == "error":
+        raise MayPass("the server broke off the answer with an error", alone=True)
+    if not closed or (not text and (reasoning or finish == "length")):
+        raise Unusable(ONLY_THOUGHT)
+    if not text:
+        raise MayPass(f"no text in the answer (finish_reason {told(finish)})", alone=True)
+    return Completion(text, finish, *tokens(data), model, reasoning, seconds)
+
+
+def _finish(data: dict[str, Any], choice: dict[str, Any]) -> str:
+    """Why the answer ended: "stop" where nothing is said."""
+    names = ("finish_reason", "native_finish_reason", "stop_reason", "done_reason")
+    said = [where.get(name) for where in (choice, data) for name in names]
+    reasons = [reason for reason in said if isinstance(reason, str) and reason]
+    if any(map(CUT.search, reasons)) or choice.get("truncated") is True:
+        return "length"
+    return reasons[0] if reasons else "stop"
+
+
 def _text_of(content: Any) -> str:
+    """The text of a message's content, without parts that hold reasoning."""
     if isinstance(content, list):
-        parts = [p.get("text") if isinstance(p, dict) else p for p in content]
-        return "".join(p for p in parts if isinstance(p, str))
-    return content if isinstance(content, str) else ""
+        parts = [as_object(part) or {"text": part} for part in content]
+        told = [p.get("text") for p in parts if not THOUGHT.search(str(p.get("type")))]
+        content = "".join(text for text in told if isinstance(text, str))
+    return mended(content) if isinstance(content, str) else ""
 
 
-def _without_thinking(text: str) -> tuple[str, str, bool]:
-    """The text after its <think> blocks, what they held, and whether every one was closed."""
-    if "think>" not in text:
-        return text.strip(), "", True
-    thoughts = re.findall(r"<think>(.*?)</think>", text, re.S)
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.S)
-    if "</think>" in text:  # its beginning was swallowed: all before it is thinking
-        before, _, text = text.rpartition("</think>")
-        thoughts.insert(0, before)
-    text, unclosed, rest = text.partition("<think>")
-    return text.strip(), "\n".join([*thoughts, rest]).strip(), not unclosed
+# --- reasoning
+
+THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
+TAG = re.compile(
+    r"[<\[\u25c1](/|\|?(?:begin|start|end)_(?:of_)?)?(\w{1,20}:)?"
+    r"(think(?:ing)?|thoughts?|reasoning|reflection)\|?[>\]\u25b7]",
+    re.IGNORECASE,
+)
+
+
+def without_reasoning(text: str) -> tuple[str, str, bool]:
+    """The text without what stands in tags of reasoning, what stood there, and whether all closed.
+
+    <think>, [THINK] and their like are no words that people write: they count anywhere. <thinking>,
+    <reasoning> ... may be what a prompt speaks of: they count where the text begins with them.
+    """
+    if "<|channel|>" in text:
+        return _final_channel(text)
+    if text.startswith("analysis") and "assistantfinal" in text:  # the same, its marks lost
+        thought, _, text = text.partition("assistantfinal")
+        return text.strip(), thought.removeprefix("analysis").strip(), True
+    outside: list[str] = []
+    inside: list[str] = []
+    opened = begun = spoken_of = False
+    end = 0
+    for tag in TAG.finditer(text):
+        mark, word = (tag[1] or "").lower(), tag[3].lower()
+        closes, piece = "/" in mark or "end" in mark, text[end : tag.start()]
+        if word != "think" and mark in ("", "/") and not opened:
+            if spoken_of or (not closes and (begun or piece.strip())):
+                spoken_of = True
+                continue
+        if closes and not opened:  # its beginning was swallowed: all before it is thinking
+            inside += outside
+            outside, begun = [], False
+        (inside if opened or closes else outside).append(piece)
+        begun = begun or bool(outside and outside[-1].strip())
+        opened, end = not closes, tag.end()
+    (inside if opened else outside).append(text[end:])
+    thought = "\n".join(part for part in inside if part.strip())
+    return "".join(outside).strip(), thought.strip(), not opened
+
+
+def _final_channel(text: str) -> tuple[str, str, bool]:
+    """The same for a model that writes in channels, of which `final` is the answer."""
+    final: list[str] = []
+    thought: list[str] = []
+    for part in text.split("<|channel|>"):
+        name, _, said = part.partition("<|message|>")
+        said = re.split(r"<\|(?:end|return|start|call)\|>", said, maxsplit=1)[0]
+        (final if name.strip().startswith("final") else thought).append(said.strip())
+    return "\n".join(final).strip(), "\n".join(filter(None, thought)), bool(final)
+
+
+# --- numbers as servers write them
 
 
 def read_number(value: Any) -> float | None:

@@ -1,82 +1,85 @@
-"""The gate: who waits, how long, and at what pace calls to the server begin.
+"""The gate before a server: who waits, how long, how many calls are under way, how fast they begin.
 
-After a refusal all threads wait together, and one call tries first. The pace that a server allows
-is read from its headers, or learned from its refusals. Sends nothing itself.
+A lone failure makes its own call wait; a run of them closes the gate for all, and one call tries
+first. Calls under way: each answer lets one more begin, a time-out halves their number. Calls a
+second: as the server's headers allow; without headers, slower where it refuses too many. Sends
+nothing itself.
 """
 
 from __future__ import annotations
 
+import email.utils
 import math
 import random
+import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from autoresearch.api.answer import read_number
-from autoresearch.api.exchange import FatalAPIError, Interrupted, MayPass, read_seconds
+from autoresearch.api.answer import MayPass, read_number
+from autoresearch.api.exchange import FatalAPIError, Interrupted
 
-BACKOFF_SECONDS = (1.0, 60.0)  # shortest and longest wait that the server did not name
+LONGEST_BACKOFF = 60.0  # seconds that the server did not name
+AFTER_REFUSAL = 20.0  # the same after a 429: the server is up, and a limit may end soon
 LONGEST_WAIT = 120.0  # seconds, whatever the server names
 SETUP_PATIENCE = 10.0  # seconds without a connection, before anything has ever succeeded
-LONGEST_PAUSE = 60.0  # seconds that a call may keep the pace for, after stop()
+RUN = 3  # failures in a row, of more than one request, that close the gate for all
+AT_FIRST = 4  # calls under way until the first answer shows how long one takes
+STOP_SECONDS = 2.0  # that a call may still wait for its turn after stop()
 POLL_SECONDS = 0.25  # how late a waiting call may notice stop()
+LINE_SECONDS = 10.0  # between two lines about lone failures
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A call under way: the model it asks, how often the gate had closed before, and its start."""
+    """A call under way: the model, what it asks, and where the gate stood when it began."""
 
     model: str
+    about: object
     wave: int
     began: float
+    answers: int
 
 
 class _Pace:
-    """How fast one model's server lets us go: read from its headers, or learned from refusals.
+    """How fast calls to one model may begin.
 
-    Headers: never more calls under way than the server says are left, then a pause until the reset;
+    By headers: never more under way than the server says are left, then a pause until the reset;
     where every call taken adds the same time to the reset (a token bucket), one call per token.
-    Refusals: nothing was left at either of two, so the answers between them / the seconds between
-    them is the rate, of a bucket and of a window alike. The seconds count from the moment at which
-    the server said that it opens, to the next one: a window then holds its whole time. The rate
-    grows with the cube of the answers since: a lifted limit is noticed, a standing one seldom hit.
-    A refusal beside which nearly all others under way were answered came by chance: no limit.
+    By refusals: when 3 of the last 20 calls were refused, the rate becomes what was answered a
+    second in the last minute. It doubles every 3 minutes and every 350 answers, so that neither
+    chance nor a limit since lifted holds it down for long.
     """
 
-    ENOUGH = 16  # answers for a measurement; with fewer the rate is only lowered
-    KEPT = 3  # measurements, of which the highest counts: those of chance refusals differ
-    DOUBLES = 5.0  # times the measured answers: unrefused for so many, twice the rate is tried,
-    LATEST = 400  # but at the latest after so many
-    CHANCE = 0.1  # of the calls: where no more are refused, a refusal may be one by chance
+    REFUSED, CALLS = 3, 20
+    MEASURED = 90.0  # seconds
+    DOUBLES = (180.0, 350)  # seconds, answers
+    CAUTION = 0.9  # of what was answered
     BURST = 2.0  # seconds of the rate that a pause may save up
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, longest: float) -> None:
+        self._longest = longest  # seconds of a pause, whatever the headers name
         self.running = 0
+        self.succeeded = False
         self.left = math.inf  # calls, as the server says; only falls until `resets`
         self.resets = 0.0
         self.more = 0.0  # when one more may begin though none is left
         self.most = 0.0  # calls, the most that were ever left
         self.per_call = (math.inf, 0.0)  # least and most seconds to the reset per call taken
         self.rate = math.inf  # calls a second, as learned
-        self.evidence = 0  # answers that the rate was learned from
-        self.measured: list[float] = []  # the last rates of ENOUGH answers
-        self.shut = False  # refused, and no answer since
-        self.closed = 0.0  # when it shut, or will open again if the server said so
-        self.since = self.opens = now  # where the next measurement begins, and the one after it
-        self.answers = 0  # since `since`
-        self.quiet = 0  # answers since the last refusal
-        self.beside = [0, 0]  # refused, and answered, of those under way when it shut
-        self.refusals = 0  # since `since`
-        self.credit = 0.0  # calls that the learned rate lets begin at once
-        self.filled = now
+        self.credit = 0.0  # calls that it lets begin at once
+        self.filled = self.since = now
+        self.answers: deque[float] = deque()  # when, since `since`
+        self.last: deque[bool] = deque(maxlen=self.CALLS)  # refused or not
 
     def delay(self, now: float) -> float:
         """Seconds until a call may begin, if nothing changes before."""
         if self.left - self.running < 1 and now < self.more:
             return self.more - now
         self._fill(now)
-        return 0.0 if self.credit >= 1 else (1 - self.credit) / self._rate()
+        return 0.0 if self.credit >= 1 else (1 - self.credit) / self.rate
 
     def begin(self, now: float) -> None:
         self.running += 1
@@ -86,13 +89,15 @@ class _Pace:
             self.left = self.running
             self.more = now + (self.per_call[1] if self._is_bucket() else 5.0)
 
-    def end(self, now: float, headers: Mapping[str, str]) -> None:
+    def end(self, now: float, headers: Mapping[str, str]) -> float:
+        """Takes in what the headers say; the seconds of pause that they name beyond the longest."""
         self.running -= 1
         limit = read_number(headers.get("x-ratelimit-limit-requests"))
         left = read_number(headers.get("x-ratelimit-remaining-requests"))
         reset = read_seconds(headers.get("x-ratelimit-reset-requests"))
         if left is None or reset is None:
-            return
+            return 0.0
+        named, reset = reset, min(reset, self._longest)
         self.most = max(self.most, left + 1)  # a bucket may hold less than the limit of a minute
         taken = min(limit or math.inf, self.most) - left
         if taken >= self.most / 4:  # with fewer taken, rounding hides the difference
@@ -106,155 +111,182 @@ class _Pace:
                 self.more = self.resets
             elif not now < self.more < token:
                 self.more = token
+        return named if left < 1 and named > self._longest else 0.0
 
-    def answered(self, began: float, fresh: bool) -> bool:
-        """Counts an answer; `fresh`: its call began after the last refusal. True when no burst
-        need be feared any more: the pace is known, or there is none to keep."""
-        self.answers += 1
-        if not fresh:
-            self.beside[1] += 1
-            return False
-        self.quiet += 1
-        opened, self.shut = self.shut, False
-        return opened and self._learn(began)
+    def answered(self, now: float) -> None:
+        self.succeeded = True
+        self.answers.append(now)
+        while self.answers[0] < now - self.MEASURED:
+            self.answers.popleft()
+        self.last.append(False)
+        self.rate *= 2 ** (1 / self.DOUBLES[1])
 
-    def refused(self, now: float, wait: float, told: bool) -> None:
-        """`told`: the server named the wait."""
-        if self.left < 1:
-            return  # its headers say when to come back
-        self.opens = now + wait if told else now
-        if not self.shut:
-            self.shut, self.closed, self.beside = True, self.opens, [1, 0]
-            self.refusals += 1
-        self.credit, self.filled, self.quiet = 0.0, max(now, now + wait - self.BURST), 0
+    def refused(self, now: float) -> None:
+        self.last.append(True)
+        seconds = min(max(now - self.since, 0.1), self.MEASURED)
+        few = len(self.answers) < (self.CALLS if seconds < self.MEASURED else 1)
+        if self.left < 1 or sum(self.last) < self.REFUSED or few:
+            return  # its headers say when to come back, or it may have come by chance
+        first, measured = self.rate == math.inf, self.CAUTION * len(self.answers) / seconds
+        self.rate = min(self.rate, measured)
+        self.credit, self.filled = 0.0, now
+        self.last.clear()
+        if first:  # what was saved up before the first call is no rate
+            self.restart(now)
 
-    def _learn(self, began: float) -> bool:
-        """What the answers up to the refusal tell, now that a call after it was answered."""
-        answers = self.answers - 1
-        few = self.rate == math.inf or self.refusals <= self.CHANCE * answers
-        if few and self.beside[1] >= 3 * self.beside[0]:
-            return True
-        if self.rate == math.inf and answers:  # some were saved up before the first call
-            self.rate, self.evidence = answers / max(began - self.since, 0.001), answers
-        elif answers:
-            rate = answers / max(self.closed - self.since, 0.001)
-            if answers >= self.ENOUGH:
-                self.measured = [*self.measured[1 - self.KEPT :], rate]
-                self.rate, self.evidence = max(self.measured), answers
-            elif self.measured:
-                return True
-            else:
-                self.rate, self.evidence = min(self.rate, rate), max(4, answers)
-                return False
-        self.since, self.answers, self.refusals = self.opens, 1, 0
-        return bool(self.measured)
+    def restart(self, now: float) -> None:
+        """Measures anew: what came before says nothing of what the server can do."""
+        self.since = now
+        self.answers.clear()
+        self.last.clear()
 
     def _is_bucket(self) -> bool:
         return self.per_call[1] < 2 * self.per_call[0]
-
-    def _rate(self) -> float:
-        return self.rate * (1 + (self.quiet / min(self.DOUBLES * self.evidence, self.LATEST)) ** 3)
 
     def _fill(self, now: float) -> None:
         if self.rate == math.inf:
             self.credit = math.inf
         elif now > self.filled:
-            rate = self._rate()
-            self.credit = min(self.credit + (now - self.filled) * rate, self.BURST * rate + 1)
-            self.filled = now
+            passed, self.filled = now - self.filled, now
+            self.rate *= 2 ** (passed / self.DOUBLES[0])
+            self.credit = min(self.credit + passed * self.rate, self.BURST * self.rate + 1)
 
 
 class Gate:
-    """Lets calls begin, for all threads together.
-
-    A server in trouble, or a second failure in a row, closes it for all. It opens for one call;
-    every second answer then lets one more be under way, so that no burst follows a refusal. A lone
-    failure makes only its own call wait.
-    """
+    """Lets the calls to one server begin, for all threads together."""
 
     def __init__(
         self,
         patience: float,
+        deadline: float,
         notify: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stopped = False
-        self.succeeded = False
-        self._patience, self.notify, self._clock = patience, notify, clock
+        self._patience, self._deadline = patience, deadline
+        self.notify, self._clock = notify, clock
         self._opens = 0.0
-        self._window = math.inf  # calls under way at once
+        self._shut = False  # closed, and no answer since
+        self._wave = 0  # how often it closed
         self._running = 0  # of this wave
-        self._wave = 0
-        self._failures = 0  # in a row, one per wave
-        self._last_wait = 0.0
+        self._most = float(AT_FIRST)  # calls under way at once
+        self._steady = math.inf  # up to here each answer lets one more begin, beyond a part of one
+        self._answers = 0
+        self._row: list[object] = []  # what the failures since the last answer asked
+        self._closings = 0  # since the last answer
         self._failing_since: float | None = None
+        self._over: FatalAPIError | None = None
+        self._next_line = 0.0
         self._paces: dict[str, _Pace] = {}
         self._changed = threading.Condition()
 
-    def enter(self, model: str) -> Turn:
-        """Waits until a call may begin; raises Interrupted at a closed gate after `stop`.
+    def worked(self, model: str) -> bool:
+        return model in self._paces and self._paces[model].succeeded
 
-        One that only keeps the pace goes on after it: what runs is to end.
-        """
+    def enter(self, model: str, about: object = None) -> Turn:
+        """Waits until a call may begin; raises Interrupted where that takes long after `stop`."""
         with self._changed:
+            began = self._clock()
             while (left := self.delay(model)) > 0:
-                closed = self._clock() < self._opens
-                if self.stopped and (closed or LONGEST_PAUSE < left < math.inf):
+                now = self._clock()
+                if self.stopped and (now < self._opens or left + now - began > STOP_SECONDS):
                     raise Interrupted
                 self._pause(left)
-            return self.begin(model)
+            return self.begin(model, about)
 
     def delay(self, model: str) -> float:
+        if self._over is not None:
+            raise self._over
         now = self._clock()
         if now < self._opens:
             return self._opens - now
-        if self._running >= self._window:
-            return math.inf
-        return self._paces.setdefault(model, _Pace(now)).delay(now)
+        if self._running >= int(self._most):
+            return math.inf if not self.stopped else POLL_SECONDS
+        return self._pace(model, now).delay(now)
 
-    def begin(self, model: str) -> Turn:
+    def _pace(self, model: str, now: float) -> _Pace:
+        if model not in self._paces:
+            self._paces[model] = _Pace(now, min(LONGEST_WAIT, self._patience))
+        return self._paces[model]
+
+    def begin(self, model: str, about: object = None) -> Turn:
         now = self._clock()
         self._running += 1
-        self._paces[model].begin(now)
-        return Turn(model, self._wave, now)
+        self._pace(model, now).begin(now)
+        return Turn(model, about, self._wave, now, self._answers)
 
     def answered(self, turn: Turn, headers: Mapping[str, str]) -> None:
         with self._changed:
-            self.succeeded, self._failing_since = True, None
             now, pace = self._clock(), self._paces[turn.model]
-            pace.end(now, headers)
-            fresh = turn.wave == self._wave
-            safe = pace.answered(turn.began, fresh)
-            if fresh:
+            pause = pace.end(now, headers)
+            pace.answered(now)
+            self._failing_since = None
+            if not self._answers:  # as many as one at a time would be answered in half the time
+                self._most = max(self._most, self._deadline / 2 / max(now - turn.began, 1e-3))
+            self._answers += 1
+            if turn.wave == self._wave:
                 self._running -= 1
-                self._window += math.inf if safe else 0.5
-                self._failures, self._last_wait = 0, 0.0
+                slow = now - turn.began > self._deadline / 2
+                self._most += 1 if self._most < self._steady else (0.25 if slow else 1) / self._most
+                self._shut, self._closings = False, 0
+                self._row.clear()
             self._changed.notify_all()
+        if pause and now >= self._next_line:
+            self._next_line = now + LONGEST_WAIT
+            self.notify(
+                f"the server allows no call for {pause / 3600:.3g} h: "
+                f"trying again in {min(LONGEST_WAIT, self._patience):g} s"
+            )
 
-    def failed(self, turn: Turn, failure: MayPass) -> float:
-        """Seconds that this call has to wait. Raises FatalAPIError when patience is at its end."""
+    def failed(self, turn: Turn, failure: MayPass, attempt: int = 1) -> float:
+        """Seconds that this call has to wait after its `attempt`.
+
+        Raises FatalAPIError, now and for every later call, when patience is at its end.
+        """
         with self._changed:
-            now = self._clock()
-            pace = self._paces[turn.model]
+            now, pace = self._clock(), self._paces[turn.model]
             pace.end(now, failure.headers)
             fresh = turn.wave == self._wave
             self._running -= fresh
             self._changed.notify_all()
+            if failure.late:
+                self._ease(turn)
             left = self._patience_left(failure, now)
-            if not fresh:  # was under way when the gate closed: nothing new
-                pace.beside[0] += failure.status == 429
-                return 0.0
-            self._failures += 1
-            wait = self._last_wait = min(self._wait(failure), left)
-            if failure.told or self._failures > 1:
-                self._opens, self._running = now + wait, 0
-                self._wave += 1
-                self._window = 1
             if failure.status == 429:
-                pace.refused(now, wait, failure.after is not None and self._failures == 1)
-            attempt = self._failures
+                pace.refused(now)
+            if not fresh:  # was under way when the gate closed: nothing new
+                return 0.0
+            self._row.append(turn.about)
+            closes = self._closes(failure)
+            attempt = max(attempt, self._closings + 1)
+            wait = min(_wait(failure, attempt), left)
+            if closes:
+                self._close(now + wait, failure)
+            elif attempt == 1 and now < self._next_line:
+                return wait
+            self._next_line = now + LINE_SECONDS
         self.notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
         return wait
+
+    def _closes(self, failure: MayPass) -> bool:
+        """Whether it is the server that is in trouble, not only this call."""
+        in_a_row = len(self._row) >= RUN and (not failure.alone or len(set(self._row)) > 1)
+        return self._shut or failure.setup or in_a_row
+
+    def _close(self, until: float, failure: MayPass) -> None:
+        self._opens, self._shut = until, True
+        self._closings += 1
+        self._wave += 1
+        self._running = 0
+        self._most = 1.0
+        if failure.status != 429:
+            for pace in self._paces.values():
+                pace.restart(until)
+
+    def _ease(self, turn: Turn) -> None:
+        """Halves the calls under way after a time-out, but for one that all others overtook."""
+        if self._answers - turn.answers <= 2 * self._most:
+            self._most = self._steady = max(1.0, min(self._most, self._running + 1) / 2)
 
     def sleep(self, seconds: float) -> None:
         with self._changed:
@@ -267,27 +299,58 @@ class Gate:
     def _pause(self, seconds: float) -> None:
         self._changed.wait(min(seconds, POLL_SECONDS))
 
-    def _wait(self, failure: MayPass) -> float:
-        """What the server asks; without a word from it, or when that did not help, full jitter
-        that never falls below the wait before it."""
-        wait = 0.0
-        if failure.after is None or self._failures > 1:
-            low, high = BACKOFF_SECONDS
-            jitter = random.uniform(low, min(high, low * 2**self._failures))
-            wait = max(jitter, min(self._last_wait, high))
-        return min(max(wait, failure.after or 0.0), LONGEST_WAIT)
-
     def _patience_left(self, failure: MayPass, now: float) -> float:
         if self._failing_since is None:
             self._failing_since = now
-        setup = failure.setup and not self.succeeded
+        setup = failure.setup and not any(pace.succeeded for pace in self._paces.values())
         patience = min(self._patience, SETUP_PATIENCE) if setup else self._patience
         left = patience - (now - self._failing_since)
         if left > 0:
             return left
         if setup:
             raise FatalAPIError(f"{failure}: check NEBIUS_BASE_URL and the network")
-        raise FatalAPIError(
+        self._over = FatalAPIError(
             f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so far is "
             "kept; start the same command again to go on"
         )
+        raise self._over
+
+
+def _wait(failure: MayPass, attempt: int) -> float:
+    """What the server asks; without a word from it, or when that did not help, twice as long from
+    attempt to attempt, with jitter."""
+    after = retry_after(failure.headers)
+    wait = 0.0
+    if after is None or attempt > 1:
+        high = min(
+            2.0 ** min(attempt, 9), AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF
+        )
+        wait = random.uniform(high / 2, high)
+    return min(max(wait, after or 0.0), LONGEST_WAIT)
+
+
+UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def read_seconds(value: str | None) -> float | None:
+    """Seconds from "2", "1.5", "1s", "250ms", "6m0s"; None from anything else."""
+    value = (value or "").strip().lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", value)
+    if not value or "".join(number + unit for number, unit in parts) != value:
+        return None
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait; None when it does not, or not in words we know."""
+    milliseconds = read_seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("Retry-After", "")
+    seconds = read_seconds(value)
+    if seconds is None and value:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return seconds if seconds is not None and seconds >= 0 else None

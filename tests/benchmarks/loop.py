@@ -38,9 +38,8 @@ LATENCY = 0.1  # seconds of a call, where wall time is measured
 LONG = 10_000  # experiments of the long history
 BURST = 1 / 6  # minutes' worth of calls that the simulator's bucket holds at first
 
-NIGHT = 770  # calls of 250 iterations, as tests.benchmarks.search counts them
 SHOWN = "Prompt, score {score:.2f}:\n```\n{prompt}\n```"
-PARTS = ("starts", "processor", "wall", "driven", "limited", "learned")
+PARTS = ("starts", "processor", "wall", "driven", "limited", "pace")
 
 HEAD = ("", "limit", "measured", "", "article's loop")
 
@@ -387,17 +386,12 @@ def limited(bench: Bench, per_minute: int, experiments: int) -> None:
     row("  calls refused", "5.0 %", f"{100 * refused:.1f} %", refused <= 0.05)
 
 
-def learned() -> None:
-    """The pace without a header about limits: 16 workers, 60 a minute, the calls of a night."""
-    from tests.test_pace import SERVERS, ideal, simulate
+def pace() -> None:
+    """How the gate drives servers of many kinds, on a simulated clock."""
+    from tests.benchmarks.pace import rows
 
-    for name, server in SERVERS.items():
-        runs = [simulate(server(), NIGHT, latency, headers=False) for latency in (0.1, 0.5, 2.0)]
-        ratio = max(seconds for seconds, _ in runs) / ideal(server(), NIGHT)
-        row(f"wall / allowed, {name}, refusals alone", "1.15", f"{ratio:.2f}", ratio <= 1.15)
-        shares = [refused / NIGHT for _, refused in runs]
-        told = f"{100 * min(shares):.1f}-{100 * max(shares):.1f} %"
-        row("  calls refused", "5.0 %", told, max(shares) <= 0.05)
+    for name, goal, measured in rows():
+        print(f"{name:54} {goal:22} {measured}", flush=True)
 
 
 def main() -> int:
@@ -428,8 +422,8 @@ def main() -> int:
             driven(bench, 1)
         if "limited" in options.only:
             limited(bench, 600, 160)
-        if "learned" in options.only:
-            learned()
+        if "pace" in options.only:
+            pace()
         if options.minute:
             limited(bench, 60, 60)
     print(f"measured in {time.perf_counter() - began:.0f} s")
