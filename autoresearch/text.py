@@ -70,11 +70,6 @@ def short(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
 
 
-def mended(text: str) -> str:
-    """`text` with U+FFFD for each half of a surrogate pair that stands alone: no UTF-8 has it."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def normalise(prompt: str) -> str:
     """A prompt's identity: white space is folded, nothing else."""
     return " ".join(prompt.split())

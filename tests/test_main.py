@@ -101,7 +101,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def brief_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoresearch.api.pace.BACKOFF_SECONDS", (0.001, 0.002))
+    for name in ("LONGEST_BACKOFF", "AFTER_REFUSAL"):
+        monkeypatch.setattr(f"autoresearch.api.pace.{name}", 0.002)
 
 
 @pytest.fixture
