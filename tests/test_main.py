@@ -490,8 +490,9 @@ def test_a_key_that_is_refused_ends_the_run_at_once(command):
 
 def test_a_key_that_is_refused_at_night_keeps_what_there_is(command):
     with Turning(Reply(403, {"detail": "expired"}), after=40) as server:
-        printed = command("--workers", "3", server=server, code=1)
-    assert printed.err.count("error: ") == 1 and "error: 403 forbidden" in printed.err
+        printed = command("--workers", "3", "--patience", "0.02", server=server, code=1)
+    assert printed.err.count("error: ") == 1
+    assert re.search("error: no success for .* [(]last: 403 forbidden: expired", printed.err)
     assert proposals() and "== report" in printed.out
 
 

@@ -27,7 +27,7 @@ LONGEST_WAIT = 120.0  # seconds, whatever the server names
 SETUP_PATIENCE = 10.0  # seconds without a connection, before anything has ever succeeded
 RUN = 3  # failures in a row, of more than one request, that close the gate for all
 AT_FIRST = 4  # calls under way until the first answer shows how long one takes
-STOP_SECONDS = 2.0  # that a call may still wait for its turn after stop()
+STOP_SECONDS = 2.0  # that a call may keep the pace for, after stop()
 POLL_SECONDS = 0.25  # how late a waiting call may notice stop()
 LINE_SECONDS = 10.0  # between two lines about lone failures
 
@@ -184,12 +184,12 @@ class Gate:
         return model in self._paces and self._paces[model].succeeded
 
     def enter(self, model: str, about: object = None) -> Turn:
-        """Waits until a call may begin; raises Interrupted where that takes long after `stop`."""
+        """Waits until a call may begin; raises Interrupted at a closed gate, or in a long pause,
+        after `stop`. One that only keeps the pace goes on after it: what runs is to end."""
         with self._changed:
-            began = self._clock()
             while (left := self.delay(model)) > 0:
-                now = self._clock()
-                if self.stopped and (now < self._opens or left + now - began > STOP_SECONDS):
+                closed = self._clock() < self._opens or (left == math.inf and bool(self._row))
+                if self.stopped and (closed or STOP_SECONDS < left < math.inf):
                     raise Interrupted
                 self._pause(left)
             return self.begin(model, about)
@@ -201,7 +201,7 @@ class Gate:
         if now < self._opens:
             return self._opens - now
         if self._running >= int(self._most):
-            return math.inf if not self.stopped else POLL_SECONDS
+            return math.inf
         return self._pace(model, now).delay(now)
 
     def _pace(self, model: str, now: float) -> _Pace:
