@@ -93,9 +93,9 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     return "; ".join(filter(None, told))
 
 
-def shorter(found: Confirmation) -> str:
+def shorter(found: Confirmation | None) -> str:
     """What the shorter prompt costs; "" where none is offered."""
-    if found.shortest is None:
+    if found is None or found.shortest is None:
         return ""
     saved = f"{len(found.shortest.prompt):,} characters instead of {len(found.best):,}"
     loss = found.shortest.loss
@@ -206,9 +206,9 @@ def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness], most: int) ->
     """The worst inputs or, for a task alone, the criteria that lose points."""
     for row in (by_answer if len(by_answer) > 1 else by_rule)[:most]:
         answered = f"answered “{short(row.answer, 60)}”, " if row.answer else ""
-        wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 160)
+        wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 120)
         if not row.full:
-            told = f"{short(row.name, 80)}: {answered}{wanted}; baseline {row.baseline}"
+            told = f"{short(row.name, 60)}: {answered}{wanted}; baseline {row.baseline}"
             yield row.right, told
 
 

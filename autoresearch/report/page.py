@@ -76,7 +76,7 @@ def page(
         found=found,
         grounds=findings.grounds(history, found, program),
         best=found.best if found else history.leader and history.leader.prompt,
-        shorter=findings.shorter(found) if found else "",
+        shorter=findings.shorter(found),
         failing=failing,
         fails=findings.fails_line(*failing),
         next_step=findings.next_step(history, found),

@@ -167,12 +167,12 @@ class Display:
             self._fields(worst)
         self._title("verdict")
         best = found.best if found else history.leader and history.leader.prompt
-        told = findings.headline(history, found)
+        told, shorter = findings.headline(history, found), findings.shorter(found)
         above: list[list[Part]] = [[(line, "bold")] for line in self._wrapped(told, 0)]
         above += self._lines("rests on", findings.grounds(history, found, self.program))
         prompt = self._lines("prompt", best or "(empty)") if best is not None else []
         below = [
-            *self._lines("on the page", findings.shorter(found) if found else ""),
+            *self._lines("shorter", shorter and f"{shorter}: see the page"),
             *self._lines("fails", findings.fails_line(*failing)),
             *self._lines("next", findings.next_step(history, found)),
             *self._lines("files", ", ".join(files)),
