@@ -143,6 +143,16 @@ def test_the_grounds_say_what_the_intervals_hold_for() -> None:
     )
 
 
+def test_a_confirmation_that_has_begun_is_shown_as_under_way() -> None:
+    history = evening()
+    step = next_steps(history, history.completed)[0]
+    made = {"kind": "confirmation", "strategy": step.stage, "prompt": step.prompt}
+    history.add(experiment(history.completed, [8.0] * step.passes, **made))
+    said = findings.grounds(history, None, None)
+    assert said.startswith(f"confirmation under way: {step.passes} of ")
+    assert findings.headline(history, None).endswith("not confirmed yet.")
+
+
 def test_the_task_is_named_by_the_first_sentence_of_its_goal() -> None:
     goal = "# Title\n\nFind what sorts our\ntickets best. The answer is a label."
     program = Program(goal, "task", (Input(""),), (), (), "", "", "tickets.md")

@@ -281,7 +281,8 @@ def test_a_new_program_is_a_new_series_that_begins_with_the_best_of_the_old(comm
     with Simulator() as server:
         command(*run, server=server)
         Path("program.md").write_text(HAIKU, encoding="utf-8")
-        assert "a new series begins" in command(*run).out
+        printed = command(*run).out
+        assert "a new series begins" in printed and "report.html is now report-" in printed
     old, new = proposals()[:3], proposals()[3:]
     assert numbers(new) == [1, 2, 3]
     (first,) = (e for e in new if e.iteration == 1)

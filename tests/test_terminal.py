@@ -298,6 +298,7 @@ def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
     assert "\x1b[31m " not in out and r"\u001b[31m" in out
     assert "[bold]no markup[/]" in out and ":smile:" in out
     assert "waits 3 s" in out and "best 5.00" in out
+    assert "waits for the first answer" in out and "waits for answers" in out  # and it moves
     assert "best_prompt: " not in out  # the block for grep is for logs
 
 

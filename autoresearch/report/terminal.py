@@ -73,8 +73,8 @@ class Display:
         if self.console is not None and not self.quiet:
             self.bar = _new_bar(self.console)
             self.bar.add_task("", total=self.target + 1)  # the last step is the confirmation
-            self.bar.start()
             self.waiting("waits for the first answer")
+            self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
