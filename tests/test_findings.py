@@ -134,7 +134,7 @@ def test_a_best_that_is_not_confirmed_is_shown_without_an_interval() -> None:
 def test_the_grounds_say_what_the_intervals_hold_for() -> None:
     assert findings.grounds(evening(), found(BETTER, skipped=("x",)), None) == (
         "2 fresh answers of each prompt to each of 8 held-out inputs; "
-        "1 could not be asked; the intervals hold for others of their kind; "
+        "could not be asked: “x”; the intervals hold for others of their kind; "
         "the search had believed 7.50"
     )
     alone = found(BETTER, inputs=1, held_out=False, generalises=False, passes=15)
@@ -229,6 +229,7 @@ def nights(count: int, score: float = 5.0, label: str = "words: 1-9", mark: floa
         (nights(12), None, "goes on and confirms"),
         (nights(12), found(NEITHER), "8 inputs are too few to tell"),
         (nights(120), found(BETTER), "no gain in the last"),
+        (nights(60), found(WORSE, best="old"), "nothing beat the baseline"),
         (nights(60), found(BETTER), "--ablate tells which sentences"),
     ],
 )

@@ -84,9 +84,10 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     inputs = count(found.inputs, f"{kind} input" if found.held_out else "input")
     whom = "others of their kind" if found.generalises else "just these inputs"
     several = found.inputs > 1 or found.held_out
+    skipped = ", ".join(f"“{short(text, 40)}”" for text in found.skipped)
     told = [
         f"{count(found.passes, 'fresh answer')} of each prompt" + f" to each of {inputs}" * several,
-        f"{len(found.skipped)} could not be asked" * bool(found.skipped),
+        f"could not be asked: {skipped}" * bool(skipped),
         f"the intervals hold for {whom}" * several,
         f"the search had believed {found.believed:.2f}",
     ]
@@ -252,6 +253,8 @@ def next_step(history: History, found: Confirmation | None) -> str:
     if not found.improved and not found.worse and found.inputs > 1:
         more = "held-out inputs" if found.held_out else "inputs, some of them held out"
         return f"{found.inputs} inputs are too few to tell such a difference: add more {more}"
+    if not found.improved:
+        return "nothing beat the baseline: say more in the goal, or try another NEBIUS_AGENT_MODEL"
     if history.completed >= EARLY and history.since_lead < history.completed / 10:
         goes_on = f"python main.py --iterations {2 * history.completed}"
         return f"the gain was still growing at the end: {goes_on} goes on"
