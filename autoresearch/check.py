@@ -23,8 +23,8 @@ from autoresearch.criteria.kind import Mark, ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
 from autoresearch.night import AT_ONCE
-from autoresearch.search.confirmation import BLOCK, BLOCKED, FINAL, MOST, ROUND
-from autoresearch.search.history import History
+from autoresearch.search.confirmation import FINAL, MOST, ROUND
+from autoresearch.search.history import BLOCK, WHOLE, History
 from autoresearch.search.intervals import t_quantile
 from autoresearch.search.proposal import ProposalError
 from autoresearch.search.race import ROUNDS, answers_ahead
@@ -184,7 +184,7 @@ def shows(program: Program) -> str:
 def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
     """Responses of a whole run: the baseline, proposals in passes or blocks, the confirmation."""
     n = len(program.inputs)
-    block = BLOCK if n > BLOCKED else n
+    block = BLOCK if n > WHOLE else n
     last = max(FINAL, min(MOST, 2 * len(program.held_out or program.inputs)))
     confirmation = (ROUNDS * ROUND * block + 3 * last) * confirmed
     return round(answers_ahead(program, iterations)) + confirmation

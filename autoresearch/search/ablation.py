@@ -12,16 +12,14 @@ from autoresearch.files.results import ResultsError
 from autoresearch.search.confirmation import (
     MARGIN,
     SAMPLE,
-    Evidence,
-    Scores,
     Step,
-    by_input,
     fresh_trials,
     missing_steps,
     outcome,
     records,
     sample,
 )
+from autoresearch.search.evidence import Evidence, Scores, by_input
 from autoresearch.search.history import History
 from autoresearch.search.intervals import ALPHA, Interval
 from autoresearch.text import normalise
@@ -101,7 +99,7 @@ class _Samples:
         found = outcome(history)
         self.final = by_input(fresh_trials(history, found, prompt)) if found else {}
         self.held_out = bool(self.final and found and found.held_out)
-        self.inputs = sample(self.final or history.searched or history.inputs, INPUTS)
+        self.inputs = sample(self.final or history.inputs, INPUTS)
         self.passes = math.ceil(CALLS / len(self.inputs))
 
     def missing(self, stages: Mapping[str, str]) -> list[Step]:
@@ -112,7 +110,7 @@ class _Samples:
             for stage, prompt in wanted.items()
             for step in missing_steps(
                 *(self.history, self.target, stage, [prompt], self.inputs),
-                *(self.passes, self.held_out, "ablation"),
+                *(self.passes, "ablation"),
             )
         ]
 

@@ -124,9 +124,7 @@ class History:
         self.contenders: dict[int, list[Standing]] = {}  # by target, before its confirmation
         self.measured: list[Experiment] = []  # scored confirmations and ablations
         self._baseline: str | None = None
-        # Where program.md is known: its inputs and held-out inputs.
-        self.searched: tuple[str, ...] | None = None
-        self.held_out = None if held_out is None else tuple(held_out)
+        self.held_out = None if held_out is None else tuple(held_out)  # where program.md is known
         self._numbers: set[int] = set()
         self._lowest = 1
         self._leads: Counter[str] = Counter()
@@ -145,7 +143,6 @@ class History:
         self._order = tuple(inputs)
         kept = [text for text in inputs if not self.refused(text)] or inputs
         self.inputs, self.blocks = set(kept), in_blocks(kept)
-        self.searched = tuple(kept) if self.held_out is not None else None
         self._block = {text: block for block in self.blocks for text in block}
 
     def add(self, experiment: Experiment) -> bool:

@@ -160,7 +160,7 @@ def next_baseline(history: History, program: Program, running: Collection[Step])
     baseline = history.baseline
     if running or (baseline and normalise(baseline.prompt) == normalise(program.baseline)):
         return None
-    passes = 1 if history.deterministic or len(history.blocks) > 1 else PASSES
+    passes = 1 if len(history.blocks) > 1 else PASSES
     inputs = tuple(text for block in history.blocks[:BLOCKS] for text in block)
     return Step("baseline", program.baseline, passes, kind="baseline", inputs=inputs)
 
