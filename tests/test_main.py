@@ -693,7 +693,7 @@ def test_records_that_cannot_be_read_are_refused_and_stay(command, text):
         (["--demo", "--results", "x.json"], 2, "--demo writes demo-results.json; leave out"),
         (["--demo", "--check"], 2, "argument --check: not allowed with argument --demo"),
         (["--results", "no/where.json"], 1, "cannot open no/where.json: folder"),
-        (["--results", "."], 1, ". is a directory; name a file for the results"),
+        (["--results", "."], 1, "cannot open .: is a directory; "),
         (["--report"], 1, "results.json holds no experiments yet"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
