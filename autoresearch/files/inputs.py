@@ -213,10 +213,10 @@ def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
 
 
 def set_apart(
-    inputs: list[Input], share: float, least: int, salt: str
+    inputs: list[Input], enough: int, share: float, least: int, salt: str
 ) -> tuple[list[Input], list[Input]]:
-    """(the others, a share of the labelled inputs), chosen by a hash of each: rows that are added
-    move none of those that were among the others before."""
+    """(the others, a share of the labelled inputs if they are enough), by a hash of each: rows that
+    are added move none of those that were among the others before."""
 
     def drawn(given: Input) -> float:
         digest = hashlib.sha256(f"{salt}{given.text}".encode()).digest()
@@ -224,4 +224,6 @@ def set_apart(
 
     order = sorted((i for i in inputs if i.expected is not None), key=drawn)
     chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
+    if len(order) < enough:
+        chosen = set()
     return [i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from autoresearch.files.inputs import (
     CODE,
@@ -38,8 +38,8 @@ MARK = r"(?:\{\{|\$\{|\[\[|%\(|\{|<)\s*(\w+)\s*(?:\}\}|\]\]|\)s|\}|>)"  # a plac
 SPELLED = re.compile(rf"(?<![\\{{$\[]){MARK}")
 ASKED = re.compile(rf"\\({MARK})|\{{input\}}")
 
-HOLD_OUT = 12  # labelled inputs from which a third is set aside
-EXAMPLES = 20  # labelled inputs for the search from which a tenth, at least 5, is a pool
+HOLD_OUT = 12  # labelled inputs, from which a third is set aside
+EXAMPLES = 20  # labelled inputs for the search, from which a tenth, at least 5, is a pool
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,7 @@ class Program:
         return {i.text: i.expected for i in given if i.expected is not None}
 
 
-class Section(NamedTuple):
-    where: str
-    lines: list[Line]
+Sections = dict[str, list[Line]]  # name -> its lines, the first one that of the heading
 
 
 def load_program(path: Path) -> Program:
@@ -137,11 +135,10 @@ def load_program(path: Path) -> Program:
     sections = split_sections(str(path), text)
     listed = [read_inputs(heading, sections, path.parent) for heading in SECTIONS[2:4]]
     (inputs, held_out), repeats = without_repeats(*listed)
-    rows, pool = (*held_out, *inputs), list[Input]()
-    if by_us := "Held-out inputs" not in sections and labelled(inputs) >= HOLD_OUT:
-        inputs, held_out = set_apart(inputs, 1 / 3, len(inputs) // 6, "held out")
-    if labelled(inputs) >= EXAMPLES:
-        inputs, pool = set_apart(inputs, 1 / 10, 5, "pool")
+    rows = (*held_out, *inputs)
+    if by_us := "Held-out inputs" not in sections:
+        inputs, held_out = set_apart(inputs, HOLD_OUT, 1 / 3, 2, "held out")
+    inputs, pool = set_apart(inputs, EXAMPLES, 1 / 10, 5, "pool")
     program = Program(
         goal=prose(sections.get("Goal")),
         task=unfenced(prose(sections.get("Task"))),
@@ -173,19 +170,15 @@ def worth_knowing(program: Program) -> Iterator[str]:
             yield f"{c.where}: '{c.label}' asks for that word; '{c.kind}: {{expected}}' was meant?"
 
 
-def labelled(inputs: list[Input]) -> int:
-    return sum(given.expected is not None for given in inputs)
-
-
 def fingerprint(facts: Any) -> str:
     written = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(written.encode()).hexdigest()[:12]
 
 
-def split_sections(name: str, text: str) -> dict[str, Section]:
-    """Section name -> its lines. Text above the first heading, a title too, belongs to the goal."""
+def split_sections(name: str, text: str) -> Sections:
+    """Text above the first heading, a title too, belongs to the goal."""
     known = {heading_key(section): section for section in SECTIONS}
-    sections: dict[str, Section] = {}
+    sections: Sections = {}
     preamble: list[Line] = []
     lines = preamble
     for line in visible_lines(name, text):
@@ -202,16 +195,14 @@ def split_sections(name: str, text: str) -> dict[str, Section]:
         elif section is None or word.strip() not in ("", "none"):
             raise ProgramError(f"{line.where}: unknown section {unknown(said, SECTIONS)}")
         elif section in sections:
-            first = sections[section].where
+            first = sections[section][0].where
             raise ProgramError(f"{line.where}: section '{section}' stands already at {first}")
         else:
-            lines = [Line(line.where, word)] if word else []
-            sections[section] = Section(line.where, lines)
-    goal = sections.get("Goal", Section(f"{name}:1", []))
-    return sections | {"Goal": Section(goal.where, preamble + goal.lines)}
+            sections[section] = lines = [Line(line.where, word)]
+    return sections | {"Goal": preamble + sections.get("Goal", [])[1:]}
 
 
-def is_title(marks: str, said: str, above: list[Line], sections: dict[str, Section]) -> bool:
+def is_title(marks: str, said: str, above: list[Line], sections: Sections) -> bool:
     """Whether an unknown heading is the file's title rather than a misspelt section."""
     first = not sections and not any(line.text.strip() for line in above)
     return first and len(marks) == 1 and not nearest(said, SECTIONS)
@@ -257,8 +248,8 @@ def without_comments(line: str, commented: bool) -> tuple[str, bool]:
         at, commented = end + (3 if commented else 4), not commented
 
 
-def prose(section: Section | None) -> str:
-    return "\n".join(line.text for line in section.lines).strip() if section else ""
+def prose(section: list[Line] | None) -> str:
+    return "\n".join(line.text for line in section or ()).strip()
 
 
 def unfenced(text: str) -> str:
@@ -271,13 +262,13 @@ def unfenced(text: str) -> str:
     return text if any(closes(line.strip(), fence[1]) for line in inside) else "\n".join(inside)
 
 
-def items_under(heading: str, sections: dict[str, Section]) -> list[Line]:
+def items_under(heading: str, sections: Sections) -> list[Line]:
     """The list items under a heading, each at its first line; it may be absent but not empty."""
     if heading not in sections:
         return []
     items: list[list[Line]] = []
     inner = 0  # column from which a list item is text of the one above
-    for line in sections[heading].lines:
+    for line in sections[heading]:
         found = None if line.fenced else ITEM.match(line.text)
         if found and (not items or len(found[1]) < inner):
             inner = found.start(2)
@@ -290,7 +281,7 @@ def items_under(heading: str, sections: dict[str, Section]) -> list[Line]:
                 " (indent a line that continues the item above)"
             )
     if not items:
-        where = sections[heading].where
+        where = sections[heading][0].where
         raise ProgramError(f"{where}: nothing under ## {heading}; add '- text' or drop the heading")
     return [whole_item(lines) for lines in items]
 
@@ -303,14 +294,14 @@ def whole_item(lines: list[Line]) -> Line:
     return Line(lines[0].where, text)
 
 
-def read_inputs(heading: str, sections: dict[str, Section], folder: Path) -> list[Row]:
+def read_inputs(heading: str, sections: Sections, folder: Path) -> list[Row]:
     """Each input under a heading with its address, those of files included; `none` is none."""
     if prose(sections.get(heading)).casefold() in ("none", "- none"):
         return []
     return [row for item in items_under(heading, sections) for row in read_input(item, folder)]
 
 
-def read_criteria(sections: dict[str, Section], folder: Path) -> tuple[Criterion, ...]:
+def read_criteria(sections: Sections, folder: Path) -> tuple[Criterion, ...]:
     seen: dict[str, Criterion] = {}
     for item in items_under("Criteria", sections):
         criterion = read_criterion(item, folder)
@@ -354,13 +345,13 @@ def read_weight(where: str, remark: str) -> float:
     return weight
 
 
-def check_whole(program: Program, path: str, sections: dict[str, Section]) -> None:
+def check_whole(program: Program, path: str, sections: Sections) -> None:
     """What only shows once every section is read."""
     if not program.goal:
         raise ProgramError(f"{path}: no goal; say what you want under '# Goal' at the top")
     if not program.task:
         raise ProgramError(f"{path}: no task; write what the model is asked under '## Task'")
-    where = sections["Task"].where
+    where = sections["Task"][0].where
     if "{expected}" in ASKED.sub("", program.task):
         raise ProgramError(f"{where}: {{expected}} in the task would give the answer away")
     if "Inputs" not in sections and (program.asks_in_place or program.held_out):
