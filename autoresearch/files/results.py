@@ -26,7 +26,7 @@ from autoresearch.text import mended
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-STALE = 5.0  # seconds without a write after which a partial file is one that a kill left
+STALE = 1.0  # seconds without a write after which a partial file is one that a kill left
 TRIES = 20  # at catching up with a program that keeps changing the file
 
 
@@ -50,6 +50,8 @@ def reason(error: OSError) -> str:
 def _explained(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
+    except RecursionError as error:
+        raise ResultsError(f"{path}: a record is nested too deeply; take it out") from error
     except OSError as error:
         raise ResultsError(
             f"cannot {doing} {path}: {reason(error)}; check the path, its permissions and the room "
