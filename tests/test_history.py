@@ -465,7 +465,7 @@ def test_an_input_that_spoilt_two_experiments_and_never_answered_is_left_out() -
     for number, name in enumerate((ROWS[1], ROWS[2], ROWS[1]), 1):
         history.add(Experiment(number, error=f'400 Bad Request (input "{name}")'))
     assert history.blocks == ((ROWS[0], ROWS[2]),)
-    assert history.refused(ROWS[1]) and not history.refused(ROWS[2])
+    assert history.left_out == [ROWS[1]] and not history.refused(ROWS[2])
     answered = History([tried(1, "p", 5, inputs=ROWS[:3])], inputs=ROWS[:3])
     for number in range(2, 9):
         answered.add(Experiment(number, error=f'400 Bad Request (input "{ROWS[1]}")'))

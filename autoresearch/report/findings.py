@@ -269,11 +269,8 @@ def next_step(history: History, found: Confirmation | None) -> str:
 
 def search_rows(history: History) -> Iterator[Row]:
     if history.noise is not None:
-        tie = f"differences below {history.tie:.2f} are ties"
-        yield (
-            "noise",
-            f"{history.noise:.2f} points from {' to '.join(2 * [history.unit[0]])}; {tie}",
-        )
+        tie, unit = f"differences below {history.tie:.2f} are ties", history.unit[0]
+        yield "noise", f"{history.noise:.2f} points from {unit} to {unit}; {tie}"
     if history.failures:
         failed = [f"{cause} ({n})" for cause, n in history.failures.most_common()]
         yield "failed", f"{sum(history.failures.values())}: {'; '.join(failed)}"
