@@ -252,6 +252,18 @@ def test_a_contender_that_has_met_all_inputs_goes_on_with_the_first_again() -> N
     assert history.met("as good as any") == Counter([*history.blocks] * PASSES)
 
 
+def test_over_blocks_a_leader_that_errs_here_and_there_leaves_headroom() -> None:
+    history = History(inputs=ROWS)
+    for prompt, scores in (("base", [2, 7] * 4), ("leader", [10, 10, 7.8, 10, 10, 7.8, 10, 10])):
+        record = Experiment(1, prompt=prompt)
+        for block, score in zip(history.blocks, scores, strict=False):
+            record = answered(record, block, score)
+        history.add(record)
+    assert history.leader is not None and history.noise is not None
+    assert history.leader.estimate > 10 - history.noise / 2
+    assert not saturated(history)
+
+
 def test_without_noise_a_contender_meets_each_block_once() -> None:
     history = searched(4, 5, 6, rows=ROWS[:40], deterministic=True)
     assert blocks_met(history, "good", 9) == [1] * 5

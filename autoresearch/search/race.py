@@ -98,8 +98,8 @@ def inputs_due(
     if step.kind == "proposal":
         due = earned(history, experiment)
     else:
-        due = [*(step.inputs or history.inputs)] * step.passes
-        due = due[len(experiment.trials) :]
+        every = [text for block in history.blocks for text in block]
+        due = ([*(step.inputs or every)] * step.passes)[len(experiment.trials) :]
     given = {given.text: given for given in (*program.inputs, *program.held_out)}
     return [given[text] for text in due]
 
@@ -153,6 +153,8 @@ def saturated(history: History) -> bool:
     leader = history.leader
     if leader is None or (leader.samples < PASSES and not history.deterministic):
         return False
+    if len(history.blocks) > 1:  # its blocks differ by their inputs too
+        return 10 - leader.estimate <= leader.deviation
     return 10 - leader.estimate <= (history.noise or 0.0) / math.sqrt(PASSES)
 
 
