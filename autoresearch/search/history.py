@@ -13,7 +13,7 @@ import re
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from statistics import fmean
 from threading import RLock
@@ -56,13 +56,6 @@ class StrategyLine:
     experiments: int
     mean: float
     leads: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    text: str
-    iteration: int | None
-    records: list[Experiment] = field(default_factory=list)
 
 
 def _letters(text: str) -> int:
@@ -129,7 +122,7 @@ class History:
         self._lowest = 1
         self._leads: Counter[str] = Counter()
         self._proposals: list[Experiment] = []
-        self._prompts: dict[str, _Prompt] = {}
+        self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
         self._lengths: list[tuple[int, str, str, int]] = []
         self._refusals: Counter[str] = Counter()
         self._answered: set[str] = set()
@@ -181,7 +174,7 @@ class History:
     def _count_proposal(self, experiment: Experiment) -> None:
         self.completed += 1
         self.since_lead += 1
-        self.repeats += normalise(experiment.prompt) in self._prompts
+        self.repeats += normalise(experiment.prompt) in self._records
         self._proposals.append(experiment)
         if experiment.iteration is not None:
             self._numbers.add(experiment.iteration)
@@ -214,13 +207,12 @@ class History:
         samples, key = self.samples(experiment), normalise(experiment.prompt)
         if not samples:
             return False
-        if key not in self._prompts:
-            self._prompts[key] = _Prompt(experiment.prompt, experiment.iteration)
+        if key not in self._records:
             folded = key.casefold()
             insort(self._lengths, (len(folded), folded, key, _letters(folded)))
         if experiment.kind == "baseline":
             self._baseline = key
-        self._prompts[key].records.append(experiment)
+        self._records.setdefault(key, []).append(experiment)
         self._posterior.add(key, samples)
         return True
 
@@ -240,13 +232,14 @@ class History:
         return True
 
     def _standing(self, key: str, estimate: Estimate) -> Standing:
-        return Standing(self._prompts[key].text, self._prompts[key].iteration, *estimate)
+        first = self._records[key][0]
+        return Standing(first.prompt, first.iteration, *estimate)
 
     def standing(self, prompt: str, samples: Sequence[Sample] = ()) -> Standing:
         """Where a prompt stands, or would with these samples; KeyError where there are none."""
         key = normalise(prompt)
-        known = _Prompt(prompt, None) if samples else self._prompts[key]
-        return Standing(known.text, known.iteration, *self._posterior.of(key, samples))
+        first = self._records[key][0] if not samples else Experiment(None, prompt=prompt)
+        return Standing(first.prompt, first.iteration, *self._posterior.of(key, samples))
 
     def met(self, prompt: str, samples: Sequence[Sample] = ()) -> Counter[Block]:
         """How often a prompt met each block, these samples included."""
@@ -288,8 +281,8 @@ class History:
 
     def trials(self, prompt: str) -> list[Trial]:
         """All trials of a prompt on the search's inputs."""
-        known = self._prompts.get(normalise(prompt))
-        every = (trial for record in known.records for trial in record.trials) if known else ()
+        records = self._records.get(normalise(prompt), ())
+        every = (trial for record in records for trial in record.trials)
         return [trial for trial in every if trial.input in self.inputs]
 
     def next_number(self, running: Container[object] = ()) -> int:
@@ -306,8 +299,8 @@ class History:
         """
         key = normalise(prompt)
         with self.lock:
-            if key in self._prompts:
-                return self._prompts[key].text
+            if key in self._records:
+                return self._records[key][0].prompt
             folded = key.casefold()
             # ratio r allows a length difference of at most (2 - 2r)/r of the shorter
             longest = len(folded) * (1 + (200 - 2 * NEAR) / NEAR) + 1
@@ -323,7 +316,7 @@ class History:
             folded, texts, scorer=fuzz.ratio, score_cutoff=cutoff, limit=None
         ):
             if NUMBER.findall(text) == numbers:
-                return self._prompts[near[at][2]].text
+                return self._records[near[at][2]][0].prompt
         return None
 
     def passed_by_all(self) -> list[str]:

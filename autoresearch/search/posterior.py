@@ -15,23 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
-from typing import NamedTuple
 
 PRIOR = 1.0  # trials' worth of belief that an input is like the others
 SPREAD_FLOOR = 0.25  # points: prompts are never taken to be all alike
 
 Block = tuple[str, ...]  # input texts
 Sample = tuple[Block, Sequence[float]]  # with their scores, 0..10
-
-
-class Estimate(NamedTuple):
-    """Of one prompt: `mean` of its samples less difficulty, and of its true score the posterior's
-    `estimate` and `deviation`, in points."""
-
-    samples: int
-    mean: float
-    estimate: float
-    deviation: float
+# samples, their mean less difficulty, and of the true score the posterior's mean and deviation
+Estimate = tuple[int, float, float, float]
 
 
 @dataclass(slots=True)
@@ -115,11 +106,12 @@ class Posterior:
 
     def add(self, key: str, samples: Sequence[Sample]) -> None:
         """Take in the samples, at least one, of the prompt with this key."""
-        level = self.of(key, samples).estimate
+        level, met = self.of(key, samples)[2], self.met(key, samples)
         tally = self._tallies.setdefault(key, _Tally())
-        met = _met(tally, samples)
         if tally.group:
-            self._leave(tally.group, key, tally)
+            tally.group.count(key, tally, -1)
+            if not tally.group.prompts:
+                del self._groups[frozenset(tally.group.met.items())]
         for block, scores in samples:
             tally.take(block, math.fsum(scores) / len(scores))
             self._ease.setdefault(block, 0.0)
@@ -130,11 +122,6 @@ class Posterior:
         tally.group.count(key, tally, 1)
         self._settle()
         self._fit()
-
-    def _leave(self, group: _Group, key: str, tally: _Tally) -> None:
-        group.count(key, tally, -1)
-        if not group.prompts:
-            del self._groups[frozenset(group.met.items())]
 
     def _settle(self) -> None:
         """With every input's ease, relative to their mean, that of the blocks and groups."""
@@ -179,12 +166,12 @@ class Posterior:
         if samples:
             total = sum(math.fsum(scores) / len(scores) for _, scores in samples)
             mean = (total + tally.n * tally.mean) / n
-        return self._estimate(n, mean - self.ease(_met(tally, samples)))
+        return self._estimate(n, mean - self.ease(self.met(key, samples)))
 
     def _estimate(self, n: int, mean: float) -> Estimate:
         weight = self.between / (self.between + self.within / n)
         estimate = self.mean + weight * (mean - self.mean)
-        return Estimate(n, mean, estimate, math.sqrt(weight * self.within / n))
+        return n, mean, estimate, math.sqrt(weight * self.within / n)
 
     def best(self, k: int) -> Iterator[tuple[str, Estimate]]:
         """The keys of k prompts or more, among them the k best by the posterior mean."""
@@ -194,11 +181,8 @@ class Posterior:
                 yield key, self._estimate(group.n, mean - group.ease)
 
     def met(self, key: str, samples: Sequence[Sample] = ()) -> Counter[Block]:
-        """How often the prompt met each block."""
-        return _met(self._tallies.get(key) or _Tally(), samples)
-
-
-def _met(tally: _Tally, samples: Sequence[Sample]) -> Counter[Block]:
-    met = Counter(tally.group.met if tally.group else {})
-    met.update(block for block, _ in samples)
-    return met
+        """How often the prompt met each block, these samples included."""
+        tally = self._tallies.get(key)
+        met = Counter(tally.group.met if tally and tally.group else {})
+        met.update(block for block, _ in samples)
+        return met
