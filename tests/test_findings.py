@@ -225,7 +225,7 @@ def nights(count: int, score: float = 5.0, label: str = "words: 1-9", mark: floa
     [
         (History(), None, "--check tells whether"),
         (nights(12, label="equals: {expected}", mark=0.0), None, "no answer ever met “equals"),
-        (nights(12, label="judge: goal", mark=0.0), None, "the judge gave 0 to every answer"),
+        (nights(12, label="judge: goal", mark=0.0), None, "no answer ever met “judge: goal”"),
         (nights(12), None, "goes on and confirms"),
         (nights(12), found(NEITHER), "8 inputs are too few to tell"),
         (nights(120), found(BETTER), "no gain in the last"),

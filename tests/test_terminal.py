@@ -7,14 +7,11 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from autoresearch.options import parse_arguments
-from autoresearch.report import terminal as report
 from autoresearch.report.terminal import Display
 from autoresearch.search.ablation import Ablation
 from autoresearch.search.history import History
@@ -31,15 +28,6 @@ def shown_by(
 ) -> Display:
     shown = ["--quiet"] * quiet + ["--verbose"] * verbose
     return Display(parse_arguments(["--iterations", f"{target}", *shown]), simulated=simulated)
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The report's clock; a test that moves it sets `now`."""
-    made = SimpleNamespace(now=100.0)
-    made.monotonic = lambda: made.now
-    monkeypatch.setattr(report, "time", made)
-    yield made
 
 
 # --- the plain form ---
@@ -66,14 +54,10 @@ def test_a_block_tells_number_prompt_response_and_score(
         """)
 
 
-def test_the_report_tells_the_best_the_failures_and_the_time_left(
-    capsys: pytest.CaptureFixture[str], clock: SimpleNamespace
+def test_the_report_tells_the_best_and_the_failures(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     display, history = shown_by(target=12, quiet=True), evening()
-    display.start("program.md", "m", 0)
-    for e in history.experiments:
-        clock.now += 10
-        display.iteration(e, history, False)
     display.report(history)
     leader, baseline = history.leader, history.baseline
     assert leader is not None and baseline is not None
@@ -87,7 +71,6 @@ def test_the_report_tells_the_best_the_failures_and_the_time_left(
           failed     1: no prompt in the reply (1)
           spent      3,600 tokens, $0.0015
           strategies refine         2 experiments   mean  6.50   led 2 times
-          pace       13 s per experiment, about 2 min left
 
         """)
 
@@ -139,17 +122,6 @@ def test_a_report_of_nothing_does_not_fail(capsys: pytest.CaptureFixture[str]) -
     assert "completed: 0\n" in capsys.readouterr().out
 
 
-def test_the_pace_is_that_of_this_run(clock: SimpleNamespace) -> None:
-    display, history = shown_by(target=102, quiet=True), evening()
-    assert not list(display._pace(history))  # no run, no pace
-    clock.now += 500  # a slow start
-    display.start("program.md", "m", 0)
-    display.iteration(history.experiments[1], history, False)
-    display.iteration(history.experiments[2], history, False)
-    clock.now += 14
-    assert [*display._pace(history)] == [("pace", "7.0 s per experiment, about 12 min left")]
-
-
 def test_a_block_is_three_lines_unless_it_leads_or_verbose(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -171,7 +143,7 @@ def test_a_block_is_three_lines_unless_it_leads_or_verbose(
 
 def test_quiet_leaves_reports_and_waits(capsys: pytest.CaptureFixture[str]) -> None:
     with shown_by(target=9, quiet=True) as display:
-        display.say("begins")
+        display.tell(["begins"])
         display.iteration(evening().experiments[1], evening(), True)
         display.wait("waits 3 s")
         display.report(evening())
@@ -214,7 +186,7 @@ def test_no_field_of_an_experiment_reaches_the_terminal_raw(
     changes = {"prompt": evil, "thought": evil, "response": evil, "strategy": evil}
     display.iteration(experiment(4, [5.0], **changes), history, False)
     display.iteration(experiment(5, [], error=evil), history, False)
-    display.say(evil)
+    display.tell([evil])
     display.wait(evil)
     history.add(experiment(6, [9.9] * 4, **changes))
     history.add(experiment(7, [], error=evil))

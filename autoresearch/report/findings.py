@@ -122,18 +122,15 @@ def series_name(digest: str) -> str:
 
 @dataclass(frozen=True)
 class Weakness:
-    """How the best prompt's answers to one input went, or how they met one criterion.
-
-    `mean` is 0 to 10; `right` and `baseline` are what is shown of best prompt and baseline.
-    """
+    """How the best prompt's answers to one input went, or how they met one criterion."""
 
     name: str
     expected: str | None
     answer: str  # a typical one; "" for a criterion
     missed: str
-    mean: float
-    right: str
-    baseline: str
+    mean: float  # 0 to 10
+    right: str  # as it is shown
+    baseline: str  # the same of the baseline
 
     @property
     def full(self) -> bool:
@@ -240,8 +237,6 @@ def next_step(history: History, found: Confirmation | None) -> str:
     if history.leader is None:
         return "python main.py --check tells whether key, model and program work"
     if history.completed >= EARLY and (label := never_met(history)):
-        if label.startswith("judge"):
-            return f"the judge gave 0 to every answer by “{short(label, 60)}”: reword its question"
         cause = "compare the answers with what it expects, then mend it or the task"
         return f"no answer ever met “{short(label, 60)}”: {cause}"
     if found is None:
@@ -276,8 +271,6 @@ def search_rows(history: History) -> Iterator[Row]:
         yield "failed", f"{sum(history.failures.values())}: {'; '.join(failed)}"
     if history.left_out:
         yield "left out", f"{'; '.join(map(short, history.left_out))}: never answered"
-    if history.repeats:
-        yield "repeats", f"{history.repeats} of {history.completed} proposals"
     tokens, cost = spent(history.experiments)
     if tokens:
         yield "spent", count(tokens, "token") + ("" if cost is None else f", {money(cost)}")

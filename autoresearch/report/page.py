@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 PAGE_TEXT = 11_000_000  # characters of prompts and responses in report.html
-PAGE_TRIALS = 60_000  # responses in report.html
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
@@ -61,7 +60,6 @@ def page(
     """
     found = outcome(history, history.completed)
     failing = findings.what_fails(history, found, program)
-    each = max(1, PAGE_TRIALS // max(1, len(history.experiments)))
     return template().generate(
         nonce=os.urandom(16).hex(),  # a script without it does not run
         history=history,
@@ -84,8 +82,7 @@ def page(
         models=sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
         top=top_rows(history, found),
         chart=chart(history, found),
-        each=each,
-        shown=shown(history.experiments, each),
+        shown=shown(history.experiments),
         kinds=sorted({named(e) for e in history.experiments}),
     )
 
@@ -115,6 +112,8 @@ def top_rows(history: History, found: Confirmation | None) -> list[tuple[Any, ..
     if found is not None:
         measured[normalise(found.baseline)] = found.baseline_score
         measured[normalise(found.winner)] = found.winner_score
+        if found.shortest is not None:
+            measured.setdefault(normalise(found.shortest.prompt), found.shortest.score)
     baseline = history.baseline.prompt if history.baseline else ""
     best = normalise(found.best) if found else ""
     top = sorted(history.top(10), key=lambda s: normalise(s.prompt) != best)
@@ -183,9 +182,9 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None
 # --- texts, cut where there are too many for a page ---
 
 
-def shown(experiments: Iterable[Experiment], each: int) -> Callable[[str], str]:
-    """What makes a text fit a page that shows all of them, `each` responses an experiment."""
-    lengths = [len(text) for e in experiments for text in texts(e, each)]
+def shown(experiments: Iterable[Experiment]) -> Callable[[str], str]:
+    """What makes a text fit a page that shows all of them."""
+    lengths = [len(text) for e in experiments for text in texts(e)]
     cap = PAGE_TEXT if sum(lengths) <= PAGE_TEXT else PAGE_TEXT // len(lengths)
 
     def cut(text: str) -> str:
@@ -196,7 +195,7 @@ def shown(experiments: Iterable[Experiment], each: int) -> Callable[[str], str]:
     return cut
 
 
-def texts(e: Experiment, each: int) -> Iterator[str]:
+def texts(e: Experiment) -> Iterator[str]:
     yield from (e.thought, e.prompt, e.error or "", "" if e.trials else e.response)
-    for trial in e.trials[:each]:
+    for trial in e.trials:
         yield from (trial.response, trial.reason)

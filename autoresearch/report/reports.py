@@ -54,7 +54,7 @@ class Reports:
                 owner = found[1].decode()
         if series_name(owner) != series_name(history.series):
             for path in map(self._path, ("report.html", "best-prompt.txt")):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     named = path.with_stem(f"{path.stem}-{series_name(owner)}")
                     moved.append(f"{path} is now {path.replace(named)}")
         self.display.tell([f"of the series before: {', '.join(moved)}"] * bool(moved))

@@ -12,8 +12,7 @@ import os
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from autoresearch.files.program import Program
@@ -39,11 +38,6 @@ GREEN, BLUE = "color(29)", "color(31)"  # dark enough for white, light enough fo
 Part = tuple[str, str]  # text, style on a terminal
 
 
-def on_a_terminal() -> bool:
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not plain
-
-
 class Display:
     """What a run prints. A context manager: inside, a terminal has a progress bar at the bottom.
 
@@ -60,11 +54,11 @@ class Display:
         self.console: Console | None = None
         self.bar: Progress | None = None
         self.status = ""
-        self.started, self.ended = time.monotonic(), 0  # proposals of this run, not of the file
         self.lock = threading.RLock()
         if isinstance(sys.stdout, io.TextIOWrapper):  # a log that can be followed, in any encoding
             sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
-        if on_a_terminal():
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        if sys.stdout.isatty() and not plain:
             from rich.console import Console
 
             self.console = Console(highlight=False, markup=False, emoji=False)
@@ -82,22 +76,18 @@ class Display:
             self.bar.stop()
             self.bar = None
 
-    def say(self, line: str) -> None:
-        """A notice; none when quiet."""
-        if not self.quiet:
-            self._line((visible(line), ""))
-
     def tell(self, notices: list[str]) -> None:
-        """Say each notice once: the list is empty then."""
+        """Print each notice once, none when quiet: the list is empty then."""
         while notices:
-            self.say(notices.pop(0))
+            line = visible(notices.pop(0))
+            if not self.quiet:
+                self._line((line, ""))
 
     def start(self, program: str, model: str, done: int) -> None:
-        self.started = time.monotonic()
         if self.bar is not None:  # what an earlier start did is no pace of this one
             self.bar.reset(self.bar.task_ids[0], completed=done)
         begins = f"going on after experiment {done}" if done else "begins"
-        self.say(f"{program}, {model}, {self.results}: {begins}, {self.target} in all")
+        self.tell([f"{program}, {model}, {self.results}: {begins}, {self.target} in all"])
 
     def wait(self, line: str) -> None:
         """A wait for a retry: above the bar, or on stderr where that is not this terminal."""
@@ -118,7 +108,6 @@ class Display:
         """The block of an experiment that has just ended, of any kind."""
         with self.lock:
             proposed = experiment.kind == "proposal"
-            self.ended += proposed
             if not self.quiet:
                 self._block(experiment, history.leader if proposed and took_lead else None)
             self._advance(experiment, history)
@@ -133,7 +122,7 @@ class Display:
             rows += [("so far", findings.headline(history, None)), ("prompt", leader.prompt)]
         with self.lock:
             self._title(f"report, {done}" if final else f"after {done}")
-            self._fields([*rows, *findings.search_rows(history), *self._pace(history)])
+            self._fields([*rows, *findings.search_rows(history)])
             if final:
                 self._verdict(history, files)
             if final and self.console is None:
@@ -150,8 +139,7 @@ class Display:
             self._title("what each sentence is worth, with its 95 % interval")
             for sentence, worth, verdict in result.sentences:
                 known = f"{worth.low:.2f} to {worth.high:.2f}"
-                told = f"{known:<17}{verdict:<16}{sentence}"
-                self._fields([(f"{worth.mean:+.2f}", told)])
+                self._fields([(f"{worth.mean:+.2f}", f"{known:<17}{verdict:<16}{sentence}")])
             lost = "nothing: no sentence can go without a measurable loss"
             if result.loss is not None:
                 lost = f"{result.loss.mean:+.2f} ({interval(result.loss)}) by\n{result.shortened}"
@@ -249,14 +237,6 @@ class Display:
             from rich.text import Text
 
             self.console.print(Text.assemble(*parts))
-
-    def _pace(self, history: History) -> Iterator[Row]:
-        """Wall seconds per experiment of this run, and the time that the others will take."""
-        if self.ended:
-            pace = (time.monotonic() - self.started) / self.ended
-            left = pace * (self.target - history.completed)
-            ahead = f", about {duration(left)} left" if left > 0 else ""
-            yield "pace", f"{duration(pace)} per experiment{ahead}"
 
     def _advance(self, experiment: Experiment, history: History) -> None:
         if self.bar is None:
