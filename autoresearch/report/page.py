@@ -24,14 +24,13 @@ from autoresearch.text import count, duration, money, normalise, short, visible
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from markupsafe import Markup
 
 PAGE_TEXT = 11_000_000  # characters of prompts and responses in report.html
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
 SEARCH = ("baseline", "proposal")
-COLOURS = ("refine", "combine", "simplify", "explore", "fresh", "best", "base")
+COLOURS = ("refine", "combine", "simplify", "explore", "fresh")
 
 
 @cache
@@ -46,7 +45,7 @@ def template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = [visible, count, short, duration, money, percent, interval, series_name, named, key]
+    words = [visible, count, short, duration, money, percent, interval, series_name, named, colour]
     pages.filters |= {filter.__name__: filter for filter in words} | {"num": "{:.2f}".format}
     return pages.get_template("page.html")
 
@@ -94,12 +93,6 @@ def named(e: Experiment) -> str:
 def colour(name: str) -> str:
     """A colour of the page: a strategy's name is a text from a file, which may be anything."""
     return f"var(--{name if name in COLOURS else 'other'})"
-
-
-def key(name: str, form: str = "") -> Markup:
-    from markupsafe import Markup
-
-    return Markup(f'<i class="{form}" style="background:{colour(name)}"></i>')
 
 
 # --- the ten best ---
