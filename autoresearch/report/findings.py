@@ -76,8 +76,10 @@ def headline(history: History, found: Confirmation | None) -> str:
 
 def grounds(history: History, found: Confirmation | None, program: Program | None) -> str:
     """What the scores rest on and, where they are confirmed, what their intervals hold for."""
+    if history.leader is None:
+        return ""
     if found is None:
-        samples = count(history.leader.samples if history.leader else 0, *history.unit)
+        samples = count(history.leader.samples, *history.unit)
         doubt = f"{samples}, not confirmed: a best found by search flatters itself"
         return underway(history, history.completed, history.held_out or ()) or doubt
     kind = "set-aside" if program and program.set_aside else "held-out"
@@ -214,7 +216,8 @@ def fails_line(by_answer: list[Weakness], by_rule: list[Weakness]) -> str:
     """One line: which inputs fail or, for a task alone, which criteria lose points."""
     if len(by_answer) < 2:
         weak = [f"{short(row.name, 40)} ({row.right})" for row in by_rule if not row.full]
-        return f"loses points for {', '.join(weak[:3])}" if weak else "every criterion is met"
+        met = "every criterion is met" * bool(by_rule)
+        return f"loses points for {', '.join(weak[:3])}" if weak else met
     inputs, worst = f"{len(by_answer)} inputs", by_answer[0]
     if failing := [f"“{short(row.name, 40)}”" for row in by_answer if row.mean < 5]:
         return f"{len(failing)} of {inputs} fail: {', '.join(failing[:3])}"
