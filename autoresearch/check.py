@@ -77,11 +77,12 @@ class Rehearsal:
             say("\none worked example, by the baseline:")
             shown = {"input": given.text, "answer": answer.text, "expected": given.expected}
             say(*(f"  {name:9} {short(text, 300)}" for name, text in shown.items() if text))
-            marks = {c.label: self.mark(c, given, answer.text) for c in criteria}
-            found = {label: mark for label, mark in marks.items() if mark}
-            for label, (mark, reason) in found.items():
-                missed = f": {short(reason, 200)}" if mark < 1 and reason else ""
-                say(f"  {10 * mark:5.2f}     {short(label)}{missed}")
+            found: dict[str, Mark] = {}
+            for c in criteria:
+                if mark := self.mark(c, given, answer.text):
+                    missed = f": {short(mark[1], 200)}" if mark[0] < 1 and mark[1] else ""
+                    say(f"  {10 * mark[0]:5.2f}     {short(c.label)}{missed}")
+                    found[c.label] = mark
             if len(found) == len(criteria):
                 say(f"  {weighted(criteria, found)[0]:5.2f}     in all")
             for criterion in filter(is_judge, criteria):
