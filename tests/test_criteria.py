@@ -164,6 +164,7 @@ calorie/calories movie/movies cookie/cookies AI/AIs API/APIs PC/PCs child/childr
 woman/women person/people analysis/analyses crisis/crises knife/knives leaf/leaves box/boxes
 bus/buses class/classes hero/heroes potato/potatoes photo/photos toy/toys city/cities
 criterion/criteria matrix/matrices lens/lenses cache/caches house/houses quiz/quizzes menu/menus
+stomach/stomachs fireman/firemen grandchild/grandchildren
 status/statuses tax/taxes wish/wishes process/processes mouse/mice datum/data axis/axes shoe/shoes
 bias/biases gas/gases pie/pies tie/ties judge/judges size/sizes horse/horses course/courses
 """.split()
@@ -171,7 +172,8 @@ bias/biases gas/gases pie/pies tie/ties judge/judges size/sizes horse/horses cou
 NO_PLURALS = """
 new/news das/dass das/da IT/its AI/ais his/hi has/ha was/wa this/thi her/hers always/alway bus/bu
 gas/ga lens/len species/specie series/serie physics/physic economics/economic mathematics/mathematic
-princess/princes do/does to/toes go/goes bas/bass safe/saves less/les as/a us/u is/i cat/category
+princess/princes tax/taxi do/does to/toes go/goes bas/bass safe/saves less/les as/a us/u is/i
+cat/category
 Texas/Texa
 """.split()
 

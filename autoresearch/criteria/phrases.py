@@ -37,16 +37,16 @@ PARTING, APART = ",|", "\ue000\ue001"  # signs, and those of a filled-in text: t
 IRREGULAR = dict(
     pair.split("/")
     for pair in (
-        "man/men woman/women child/children person/people foot/feet tooth/teeth goose/geese"
-        " mouse/mice louse/lice leaf/leaves life/lives knife/knives wife/wives wolf/wolves"
-        " half/halves shelf/shelves calf/calves loaf/loaves thief/thieves self/selves hoof/hooves"
-        " index/indices matrix/matrices vertex/vertices appendix/appendices datum/data"
+        "man/men child/children person/people foot/feet tooth/teeth wife/wives shelf/shelves"
+        " woman/women goose/geese mouse/mice louse/lice leaf/leaves life/lives knife/knives"
+        " wolf/wolves half/halves calf/calves loaf/loaves thief/thieves self/selves hoof/hooves"
+        " index/indices matrix/matrices vertex/vertices appendix/appendices axis/axes datum/data"
         " medium/media bacterium/bacteria curriculum/curricula phenomenon/phenomena"
         " criterion/criteria nucleus/nuclei fungus/fungi cactus/cacti stimulus/stimuli"
-        " radius/radii larva/larvae formula/formulae quiz/quizzes axis/axes"
-        " menu/menus taxi/taxis ad/ads"
+        " radius/radii larva/larvae formula/formulae quiz/quizzes menu/menus taxi/taxis ad/ads"
     ).split()
 )
+JOINED = [*IRREGULAR.items()][:7]  # firemen, grandchildren
 HISSING = ("s", "x", "z", "ch", "sh")
 SINGULAR = {many: one for one, many in IRREGULAR.items()}
 NO_PLURAL = frozenset(  # for all their s
@@ -135,10 +135,14 @@ def forms(word: str) -> set[str]:
         return found
     if word[-1] == "y" and word[-2] not in "aeiou":
         found.add(word[:-1] + "ies")
-    elif word.endswith(HISSING):
+    elif word.endswith((*HISSING, "o")):
         found.add(word + "es")
-    elif word + "s" not in NO_PLURAL:
-        found |= {word + "s", word + "es" * (word[-1] == "o")}
+    if word[-1] != "s" and word + "s" not in NO_PLURAL:  # das is not dass
+        found.add(word + "s")
+    for one, many in JOINED:
+        found |= {
+            word.removesuffix(a) + b for a, b in ((one, many), (many, one)) if word.endswith(a)
+        }
     if len(word) > 3 and word[-1] == "s" and word[-2] not in "sui" and word not in NO_PLURAL:
         found.add(word[:-1])
         if word.endswith("ies"):
