@@ -42,11 +42,13 @@ ADD_JUDGE = "add 'judge: Does the response do what the task asks, correctly and 
 TRUST_JUDGE = "only the judge can tell, so give it more weight"
 
 
+Trick = tuple[str, str, str]  # name, response, what would see through it
+
+
 class Rehearsal:
     """What main hands in, bound to the first input; the problems that were met."""
 
-    def __init__(self, program: Program, client: Any, functions: tuple[Callable[..., Any], ...]):
-        answer, judge, propose = functions
+    def __init__(self, program: Program, client: Any, answer: Any, judge: Any, propose: Any):
         self.program, self.given, prompt = program, program.inputs[0], program.baseline
         self.problems: list[str] = []
         self.spent = {role: type(client.total)() for role in ("task", "judge", "agent")}
@@ -102,6 +104,28 @@ class Rehearsal:
                 "exactly, or set NEBIUS_JUDGE_MODEL to a stronger model"
             )
 
+    def forecast(self, models: list[ModelCheck], options: argparse.Namespace) -> Iterator[str]:
+        """The run by the calls just made; neither waits nor what was asked again count."""
+        responses = expected_calls(self.program, options.iterations, not options.no_confirm)
+        judges = sum(map(is_judge, criteria_of(self.program)))
+        calls = {"task": responses, "judge": responses * judges, "agent": options.iterations}
+        at_once = options.workers * min(AT_ONCE, len(self.program.inputs))
+        tokens = cost = seconds = 0.0
+        for model, role in [(each, role) for each in models for role in each.roles]:
+            spent, prices = self.spent[role], model.price or (math.nan, math.nan)
+            share = calls[role] / max(1, spent.calls)
+            read = spent.prompt_tokens * share + MESSAGE * calls[role] * (role == "agent")
+            written = spent.completion_tokens * share
+            tokens += read + written
+            cost += read * prices[0] + written * prices[1]
+            limit = 60 / (model.requests_per_minute or math.inf)
+            seconds += calls[role] * max(model.seconds / at_once, limit)
+        yield f"\nexpected for {count(options.iterations, 'iteration')}, roughly, by these calls:"
+        yield f"  calls     {sum(calls.values()):,}"
+        yield f"  tokens    {tokens:,.0f}"
+        yield f"  cost      {'unknown' if math.isnan(cost) else money(cost)}"
+        yield f"  duration  {duration(seconds)}"
+
     def expected_answers(self) -> None:
         """Each rule on the answers that program.md calls right."""
         right = [i for i in (*self.program.inputs, *self.program.held_out) if i.expected][:MANY]
@@ -127,25 +151,23 @@ class Rehearsal:
         self.problems += [f"{', '.join(names)}: {remedy}" for remedy, names in remedies.items()]
 
 
-def rehearse(
-    program: Program, options: argparse.Namespace, client: Any, *functions: Callable[..., Any]
-) -> int:
+def rehearse(program: Program, options: argparse.Namespace, client: Any, *functions: Any) -> int:
     """Print what the run would do and cost, and every problem in sight; 0 where it can begin.
 
     `functions`: run_experiment, ask_judge, propose_experiment, which this package cannot import.
     """
-    rehearsal = Rehearsal(program, client, functions)
+    rehearsal = Rehearsal(program, client, *functions)
     say(f"{program.name}: {_summary(program)}", *program.notices)
     found = rehearsal.preflight()
     rehearsal.problems += found.problems
     say(*map(_model_line, found.models))
     rehearsal.example()
-    say(*_forecast(program, found.models, options, rehearsal.spent), shows(program))
+    say(*rehearsal.forecast(found.models, options), shows(program))
     rehearsal.expected_answers()
     rehearsal.stress_test()
-    say("", *(f"warning: {problem}" for problem in rehearsal.problems))
-    left = len(rehearsal.problems)
-    say(f"{left} to look at, then python main.py" if left else "ready: python main.py")
+    problems = dict.fromkeys(rehearsal.problems)
+    say("", *(f"warning: {problem}" for problem in problems))
+    say(f"{len(problems)} to look at, then python main.py" if problems else "ready: python main.py")
     return 0
 
 
@@ -191,31 +213,6 @@ def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
     return round(answers_ahead(program, iterations)) + confirmation
 
 
-def _forecast(
-    program: Program, models: list[ModelCheck], options: argparse.Namespace, spent: dict[str, Any]
-) -> Iterator[str]:
-    """The run by the calls just made; neither waits nor what was asked again count."""
-    responses = expected_calls(program, options.iterations, not options.no_confirm)
-    judges = sum(map(is_judge, criteria_of(program)))
-    calls = {"task": responses, "judge": responses * judges, "agent": options.iterations}
-    at_once = options.workers * min(AT_ONCE, len(program.inputs))
-    tokens = cost = seconds = 0.0
-    for model in models:
-        for role in model.roles:
-            made, prices = max(1, spent[role].calls), model.price or (math.nan, math.nan)
-            read = calls[role] * (spent[role].prompt_tokens / made + MESSAGE * (role == "agent"))
-            written = calls[role] * spent[role].completion_tokens / made
-            tokens += read + written
-            cost += read * prices[0] + written * prices[1]
-            limit = 60 / (model.requests_per_minute or math.inf)
-            seconds += calls[role] * max(model.seconds / at_once, limit)
-    yield f"\nexpected for {count(options.iterations, 'iteration')}, roughly, by these calls:"
-    yield f"  calls     {sum(calls.values()):,}"
-    yield f"  tokens    {tokens:,.0f}"
-    yield f"  cost      {'unknown' if math.isnan(cost) else money(cost)}"
-    yield f"  duration  {duration(seconds)}"
-
-
 # --- stress test ---
 
 
@@ -226,20 +223,16 @@ def stress(program: Program) -> list[tuple[float, str, str]]:
     program must have passed `check_criteria`; raises ScoreError.
     """
     rules = [c for c in program.criteria if not is_judge(c)]
-    runs: list[list[tuple[float, str, str]]] = []
+    points: dict[tuple[str, str], list[float]] = {}
     for given in program.inputs[:SOME] if rules else ():
-        runs.append([])
         for name, response, remedy in tricks(program, rules, given):
             marks = dict.fromkeys([c.label for c in program.criteria], (0.0, ""))
             marks |= {c.label: by_rule(c, given, response) for c in rules}
-            runs[-1].append((weighted(program.criteria, marks)[0], name, remedy))
-    return [(fmean(points for points, _, _ in run), *run[0][1:]) for run in zip(*runs, strict=True)]
+            points.setdefault((name, remedy), []).append(weighted(program.criteria, marks)[0])
+    return [(fmean(scores), *trick) for trick, scores in points.items()]
 
 
-def tricks(
-    program: Program, rules: list[Criterion], given: Input
-) -> Iterator[tuple[str, str, str]]:
-    """(name, response, what would see through it) of each trick on one input."""
+def tricks(program: Program, rules: list[Criterion], given: Input) -> Iterator[Trick]:
     arguments = {c.kind: read_argument(c, given) for c in rules}
     low, high = arguments.get("words", (60, 60))
     length = min(LONGEST_TRICK, low if high == math.inf else round((low + high) / 2))

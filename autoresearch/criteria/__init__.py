@@ -53,13 +53,12 @@ def judge_labels(program: Program) -> list[str]:
 
 def doubts(program: Program, baseline: Experiment) -> list[str]:
     """A line for each judge that gave every answer of the baseline 0."""
-    trials = baseline.trials if baseline.kind == "baseline" else ()
-    return [
-        f"every verdict on '{short(label)}' is 0: this model cannot judge, or no answer is to the "
-        "point; NEBIUS_JUDGE_MODEL names a stronger one"
-        for label in judge_labels(program)
-        if trials and not any(trial.criteria.get(label) for trial in trials)
-    ]
+    marks = [t.criteria for t in baseline.trials if baseline.kind == "baseline"]
+    blind = [label for label in judge_labels(program) if not any(m.get(label) for m in marks)]
+    told = (
+        "every verdict on '{}' is 0: this model cannot judge (set NEBIUS_JUDGE_MODEL), or all fail"
+    )
+    return [told.format(short(label)) for label in blind if marks]
 
 
 def weighted(
