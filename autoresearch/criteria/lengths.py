@@ -16,9 +16,9 @@ WORD = regex.compile(
     rf"(?V1)[{CHARACTER}]|[\w--[{CHARACTER}]]+(?:(?:{INSIDE})[\w--[{CHARACTER}]]+)*"
 )
 # Paragraphs, list items and headings end a sentence, and so do stops that sentencex does not know.
-BLOCK = regex.compile(
-    r"\n\s*\n|\n(?=\s*(?:[-*+#>|]|\d+[.)])\s)|(?<=[\u0f0d\u0f0e\u17d4\u17d5])"
-    r"|(?<=\u2026)\s++(?=[\p{Quotation_Mark}(*_]*\p{Lu})"
+BLOCK = regex.compile(r"\n\s*\n|\n(?=\s*(?:[-*+#>|]|\d+[.)])\s)")
+RARE_STOP = regex.compile(
+    r"(?<=[\u0f0d\u0f0e\u17d4\u17d5])|(?<=\u2026)\s++(?=[\p{Quotation_Mark}(*_]*\p{Lu})"
 )
 BULLET = regex.compile(r"\A\s*(?:(?:[-*+>]|#+|\d+[.)])\s+)+")
 CODE = regex.compile(r"[*`]+|(?<=[!?\uff01\uff1f])[!?\uff01\uff1f]+")  # and repeated signs
@@ -72,6 +72,7 @@ def words(band: Band, response: str) -> Mark:
 def sentences(band: Band, response: str) -> Mark:
     """Counts sentences, and each list item, heading or paragraph without a stop as one."""
     text = response[:LONGEST].encode("utf-8", "replace").decode()
+    text = text if text.isascii() else RARE_STOP.sub("\n\n", text)
     language = next((code for script, code in LANGUAGES if script.search(text)), "en")
     blocks = (count_sentences(block, language) for block in BLOCK.split(text) if WORD.search(block))
     return in_band(band, sum(blocks), "sentences")

@@ -6,6 +6,7 @@ English ones are found in both numbers.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
@@ -29,6 +30,10 @@ THOUSANDS = regex.compile(r"(?<=\d)[,'\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 HYPHEN = regex.compile(r"(?<=\w)[-\u2010-\u2015]\s*(?=\w)")
 POSSESSIVE = regex.compile(r"(?<=\w)'s(?!\w)")
 ELISION = regex.compile(r"(?<!\w)(?:[cdjlmnst]|qu)'(?=\p{L}{2})")  # l'eau
+# The sign of a word, which is another word without it: .NET, .5, -5, C++, F#
+SIGNED = regex.compile(
+    r"(?<=(?:\A|[ (])\0)(?:\.|-(?=\0\d))\0(?=\w)|(?<=\p{L})(?:\0[+#])++(?=\0(?!\w))"
+)
 PART = regex.compile(r'(?:"[^"]*+"|[^,]|(?<=\d),(?=\d{3}(?!\d)))++')  # 1,200 is one phrase
 QUOTED = regex.compile(r"\A[\"'\u201c\u201d](.*)[\"'\u201c\u201d]\Z", regex.DOTALL)
 LONGEST = 500_000  # characters that are looked at, so that no response takes over a second
@@ -62,7 +67,7 @@ FOREIGN = frozenset(
     " las y en por una il di che gli della het een niet um uma com och att det og er ikke w nie"
     " f\u00fcr pour n\u00e3o \u00e4r p\u00e5 si\u0119".split()
 )
-Pattern = regex.Pattern[str]
+Pattern = re.Pattern[str]
 Group = tuple[str, Pattern, Pattern]  # what it is called; in both numbers; as it is
 
 
@@ -80,7 +85,8 @@ def fold(text: str) -> str:
     """
     text = WIDE.sub(lambda wide: unicodedata.normalize("NFKC", wide[0]), CAPITALS.sub(r"\1", text))
     text = canonical(canonical(text).casefold())
-    text = THOUSANDS.sub("", EMPHASIS.sub("", text.translate(SIGNS)))
+    text = text if text.isascii() else text.translate(SIGNS)
+    text = THOUSANDS.sub("", EMPHASIS.sub("", text))
     return " ".join(HYPHEN.sub(" ", text).split())
 
 
@@ -90,10 +96,13 @@ def tokens(text: str) -> tuple[str, bool]:
     text = fold(text[:LONGEST]).replace("\0", " ")
     if "'" in text:
         text = ELISION.sub("\\g<0>\0", POSSESSIVE.sub("\0\\g<0>", text))
-    found = split_word_bounds(UNSPACED.sub("\0\\g<0>\0", text))
+    if not text.isascii():
+        text = UNSPACED.sub("\0\\g<0>\0", text)
+    found = split_word_bounds(text)
     first = found[:2000]
     english = sum(t in ENGLISH for t in first) >= sum(t in FOREIGN for t in first)
-    return "\0".join(["", *(token for token in found if token != "\0"), ""]), english
+    joined = "\0".join(["", *(token for token in found if token != "\0"), ""])
+    return SIGNED.sub(lambda signed: signed[0].replace("\0", ""), joined), english
 
 
 def one_phrase(text: str) -> str:
@@ -110,7 +119,7 @@ def read_groups(argument: str) -> list[Group]:
             raise ValueError(f"expected words to look for, found '{nothing[0]}'")
         if phrases:
             either, exact = ("|".join(pattern(p, n) for p in phrases) for n in (True, False))
-            groups.append((" | ".join(phrases), regex.compile(either), regex.compile(exact)))
+            groups.append((" | ".join(phrases), re.compile(either), re.compile(exact)))
     if not groups:
         raise ValueError(f"expected 'phrase | alternative, phrase', found '{short(argument)}'")
     return groups
@@ -119,11 +128,8 @@ def read_groups(argument: str) -> list[Group]:
 def pattern(phrase: str, numbers: bool) -> str:
     """A pattern for `tokens`: whole words, with `numbers` in the singular or the plural."""
     words = tokens(phrase)[0].strip("\0").split("\0")
-    ways = ("|".join(map(regex.escape, sorted(forms(w) if numbers else {w}))) for w in words)
-    signs = r"[.\-]" if words[0][0].isdigit() else r"\."  # .5 and -5 are not 5, .NET is not NET
-    after = r"(?!(?:[+#]\0)++(?!\w))" if words[-1][-1].isalpha() else ""  # C++ is not C
-    whole = r"\0".join(f"(?:{way})" for way in ways)
-    return rf"\0(?<!(?:\A|[ (])\0{signs}\0){whole}\0{after}"
+    ways = ("|".join(map(re.escape, sorted(forms(w) if numbers else {w}))) for w in words)
+    return r"\0" + r"\0".join(f"(?:{way})" for way in ways) + r"\0"
 
 
 def forms(word: str) -> set[str]:
@@ -165,7 +171,7 @@ def avoids(groups: list[Group], response: str) -> Mark:
     return 1 - len(found) / len(groups), f"to avoid: {', '.join(found)}"
 
 
-def hits(groups: list[Group], response: str) -> Iterator[tuple[str, regex.Match[str] | None]]:
+def hits(groups: list[Group], response: str) -> Iterator[tuple[str, re.Match[str] | None]]:
     """The name of each group with the first place where it stands."""
     text, english = tokens(response)
     for name, both, exact in groups:
