@@ -25,11 +25,10 @@ try:
     from autoresearch.files.program import Program, load_program
     from autoresearch.files.record import Experiment, Trial
     from autoresearch.files.results import Results, ResultsError
-    from autoresearch.night import AT_ONCE, Night, NightError, ends_in_one_line, side_by_side
+    from autoresearch.night import Night, NightError, ends_in_one_line, side_by_side
     from autoresearch.options import SettingError, client_settings, parse_arguments
     from autoresearch.report.reports import Reports, show_report
     from autoresearch.report.terminal import Display
-    from autoresearch.search.ablation import taken_apart
     from autoresearch.search.confirmation import Step
     from autoresearch.search.history import History
     from autoresearch.search.proposal import ProposalError
@@ -79,7 +78,7 @@ def demo(options: argparse.Namespace, program: Program) -> int:
     print(DEMO)
     with Simulator(seed=1) as server:
         client = Client("none", server.url, dict.fromkeys(TEMPERATURES, MODEL))
-        code = research(options, program, client, at_once=1)  # in order: it can be repeated
+        code = research(options, program, client)
     print(DEMO)
     return code
 
@@ -96,12 +95,9 @@ class Run:
     display: Display
     reports: Reports
     night: Night[Step, Experiment]
-    at_once: int
 
 
-def research(
-    options: argparse.Namespace, program: Program, client: Client, at_once: int = AT_ONCE
-) -> int:
+def research(options: argparse.Namespace, program: Program, client: Client) -> int:
     """Search until the target, or what is left of it, and report; the exit code."""
     display = Display(options, program, MODEL in client.models.values())
     client.notify = display.wait
@@ -110,7 +106,7 @@ def research(
         display.tell(results.notices)
         history, notices = opened(results, program, client)
         reports = Reports(display, options)
-        run = Run(options, program, client, results, history, display, reports, night, at_once)
+        run = Run(options, program, client, results, history, display, reports, night)
         if is_complete(history, program, options):
             reports.begin(history, results.experiments)
             done = f"all {history.completed} iterations are done"
@@ -121,15 +117,16 @@ def research(
             except Interrupted:
                 return night.exit_code(display.wait)
             search(run)
-        if options.ablate:
-            display.ablation(taken_apart(run.history))
-        else:
-            reports.conclude(run.history)
+        night.attempt(results.catch_up)
+        display.tell(results.notices)
+        reports.conclude(run.history)
         return night.exit_code(display.wait, unconfirmed(run.history, program, options))
 
 
 def opened(results: Results, program: Program, client: Client) -> tuple[History, list[str]]:
-    return open_history(results.experiments, program, client.models, client.temperatures["task"])
+    temperature = client.temperatures["task"]
+    history, notices = open_history(results.experiments, program, client.models, temperature)
+    return history, [*program.notices, *notices]
 
 
 def begin(run: Run, notices: list[str]) -> None:
@@ -160,6 +157,7 @@ def carry_out(run: Run, step: Step) -> Experiment:
     """
     client, program, history = run.client, run.program, run.history
     experiment = Experiment(step.iteration, step.kind, step.stage, prompt=step.prompt)
+    at_once = run.options.at_once
     spent, started, trials = Usage(), time.monotonic(), list[Trial]()
     try:
         if step.kind == "proposal":
@@ -167,8 +165,8 @@ def carry_out(run: Run, step: Step) -> Experiment:
             experiment = experiment.with_(**vars(proposal))
         while inputs := inputs_due(history, program, step, experiment):
             prompt, mark = experiment.prompt, partial(score, client, program, spent=spent)
-            responses = run_experiment(client, program, prompt, inputs, spent, at_once=run.at_once)
-            trials += side_by_side(mark, responses, run.at_once if needs_judge(program) else 1)
+            responses = run_experiment(client, program, prompt, inputs, spent, at_once=at_once)
+            trials += side_by_side(mark, responses, at_once if needs_judge(program) else 1)
             experiment = experiment.scored(trials)
     except FatalAPIError:
         raise

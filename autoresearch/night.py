@@ -102,6 +102,15 @@ class Night(Generic[Item, Result]):
         """Begin nothing more; the first such error counts."""
         self.fatal = self.fatal or error
 
+    def attempt(self, what: Callable[[], None]) -> None:
+        """Do it; an error ends the night, but not before what is done after it."""
+        try:
+            what()
+        except self.dropped:  # it waited when Ctrl-C came: it runs again next time
+            pass
+        except Exception as error:
+            self.fail(error)
+
     def count(self, failure: str | None) -> None:
         """A job ended, with a failure or without."""
         self.failures = self.failures + 1 if failure else 0
@@ -148,12 +157,7 @@ class Night(Generic[Item, Result]):
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     del running[future]
-                    try:
-                        ended(future.result())
-                    except self.dropped:  # it waited when Ctrl-C came: it runs again next time
-                        continue
-                    except Exception as error:
-                        self.fail(error)
+                    self.attempt(lambda done=future: ended(done.result()))  # type: ignore[misc]
 
     def exit_code(self, notify: Callable[[str], None], left: str = "") -> int:
         """0, or 128 + the signal that ended the night; raises what was fatal.

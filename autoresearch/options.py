@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from autoresearch.api.exchange import BASE_URL
 from autoresearch.api.models import TEMPERATURES
+from autoresearch.night import AT_ONCE
 
 ITERATIONS = 250
 REPORT_EVERY = 25
@@ -62,6 +63,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.demo and options.results:
         parser.error("--demo writes demo-results.json; leave out --results")
     options.workers = options.workers or (1 if options.demo else WORKERS)
+    options.at_once = 1 if options.demo else AT_ONCE  # one after the other it can be repeated
     options.results = options.results or Path(
         "demo-results.json" if options.demo else "results.json"
     )

@@ -89,7 +89,7 @@ DOWN = {
     "api": "text",
     "files": "text",
     "night": "text",
-    "options": "api text",
+    "options": "api night text",
     "criteria": "files text",
     "search": "criteria files text",
     "report": "search criteria files options simulator text",

@@ -22,6 +22,7 @@ from autoresearch.options import environment, task_temperature
 from autoresearch.report.findings import series_name
 from autoresearch.report.page import page
 from autoresearch.report.terminal import Display
+from autoresearch.search.ablation import taken_apart
 from autoresearch.search.confirmation import outcome
 from autoresearch.search.history import History
 from autoresearch.search.series import latest_series, open_history
@@ -69,6 +70,9 @@ class Reports:
 
     def conclude(self, history: History) -> bool:
         """The last report, whatever ended the run; whether its page could be written."""
+        if self.options.ablate:
+            self.display.ablation(taken_apart(history))
+            return True
         found = outcome(history, history.completed)
         best = self._write("best-prompt.txt", [f"{found.best}\n"]) if found else []
         written = self._page(history, running=False)

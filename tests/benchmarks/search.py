@@ -93,7 +93,7 @@ def this_search(world: WorldClient, program: Program, options: argparse.Namespac
     display = Display(options)
     reports, results = Reports(display, options), cast(Results, NoFile())
     night: Night[Step, Experiment] = Night(options, world.total, world.stop, Interrupted)
-    run = Run(options, program, client, results, history, display, reports, night, 1)
+    run = Run(options, program, client, results, history, display, reports, night)
     search(run)
     found = outcome(history)
     assert found is not None, night.fatal
