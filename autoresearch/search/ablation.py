@@ -11,13 +11,13 @@ from typing import Literal
 from autoresearch.files.results import ResultsError
 from autoresearch.search.confirmation import (
     MARGIN,
-    SAMPLE,
     Step,
     fresh_trials,
     missing_steps,
     outcome,
     records,
     sample,
+    stands_for_others,
 )
 from autoresearch.search.evidence import Evidence, Scores, by_input
 from autoresearch.search.history import History
@@ -26,6 +26,7 @@ from autoresearch.text import normalise
 
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
 INPUTS, CALLS = 24, 24  # on which a sentence is measured, and how often in all
+WHOLE = "whole"  # the stage of the prompt itself
 TRIES = 3  # at a shortened prompt, each at ALPHA / TRIES
 
 Verdict = Literal["matters", "harms", "cannot be told"]
@@ -33,12 +34,9 @@ Verdict = Literal["matters", "harms", "cannot be told"]
 
 @dataclass(frozen=True)
 class Ablation:
-    """What each sentence is worth, and the prompt without those that were not shown to matter,
-    where that was shown to lose less than MARGIN.
-
-    The intervals hold for all sentences together (Holm, Scandinavian Journal of Statistics 6,
-    1979). `loss` is the shortened prompt's score minus the whole one's; None where nothing was left
-    out, or nothing could be.
+    """What each sentence is worth, all intervals holding together (Holm, Scandinavian Journal of
+    Statistics 6, 1979), and the prompt without those that were not shown to matter, where that was
+    shown to lose less than MARGIN: `loss` is its score minus the whole one's.
     """
 
     sentences: list[tuple[str, Interval, Verdict]]
@@ -59,21 +57,19 @@ def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
     samples = _Samples(history, prompt, target)
     if missing := samples.missing(stages):
         return missing
-    worth = _judged(samples.evidence(stages), [*stages])
-    judged = [worth[stage] for stage in stages]
+    judged = _judged(samples.evidence(stages), [*stages])
     sentences = [(part.strip(), *each) for part, each in zip(parts, judged, strict=True)]
     idle = [i for i, (_, verdict) in enumerate(judged) if verdict != "matters"]
     idle = sorted(idle, key=lambda i: judged[i][0].mean)[: len(parts) - 1]
-    for _ in range(TRIES):
-        if not idle:
-            break
-        stage, shortened = f"shortened by {len(idle)}", _without(parts, idle)
-        if missing := samples.missing({stage: shortened}):
+    for _ in range(TRIES if idle else 0):
+        stage = f"shortened by {len(idle)}"
+        shortened = {stage: _without(parts, idle)}
+        if missing := samples.missing(shortened):
             return missing
-        loss = samples.evidence({stage: shortened}).difference(stage, "whole", ALPHA / TRIES)
+        loss = samples.evidence(shortened).difference(stage, WHOLE, ALPHA / TRIES)
         if loss.low > -MARGIN:
-            return Ablation(sentences, shortened, loss)
-        idle = idle[: len(idle) // 2]  # together they do matter: those of most worth come back
+            return Ablation(sentences, shortened[stage], loss)
+        idle = idle[: math.ceil(len(idle) / 2)]  # those of most worth come back
     return Ablation(sentences, prompt, None)
 
 
@@ -98,46 +94,42 @@ class _Samples:
         self.history, self.prompt, self.target = history, prompt, target
         found = outcome(history)
         self.final = by_input(fresh_trials(history, found, prompt)) if found else {}
-        self.held_out = bool(self.final and found and found.held_out)
         self.inputs = sample(self.final or history.inputs, INPUTS)
-        self.passes = math.ceil(CALLS / len(self.inputs))
+        self.general = stands_for_others(history, self.inputs)
+        self.passes = max(1 if self.general else 2, math.ceil(CALLS / len(self.inputs)))
 
     def missing(self, stages: Mapping[str, str]) -> list[Step]:
         """What is to be measured before the stages, name -> prompt, can be compared."""
-        wanted = dict(stages) if self.final else {"whole": self.prompt, **stages}
-        return [
-            step
+        wanted = dict(stages) if self.final else {WHOLE: self.prompt, **stages}
+        plan = self.inputs, self.passes, "ablation"
+        steps = [
+            missing_steps(self.history, self.target, stage, [prompt], *plan)
             for stage, prompt in wanted.items()
-            for step in missing_steps(
-                *(self.history, self.target, stage, [prompt], self.inputs),
-                *(self.passes, "ablation"),
-            )
         ]
-
-    def _scores(self, stage: str, prompt: str) -> Scores:
-        found = records(self.history, "ablation", self.target, stage)
-        same = (e for e in found if normalise(e.prompt) == normalise(prompt))
-        return by_input(trial for e in same for trial in e.trials)
+        return [step for each in steps for step in each]
 
     def evidence(self, stages: Mapping[str, str]) -> Evidence:
-        """How the stages compare with the prompt, whose name is "whole"."""
         fresh = {stage: self._scores(stage, prompt) for stage, prompt in stages.items()}
-        whole = self.final or self._scores("whole", self.prompt)
-        fresh["whole"] = {text: whole[text] for text in self.inputs}
-        generalises = self.held_out and len(self.inputs) >= SAMPLE
-        return Evidence(self.history, self.target, fresh, generalises)
+        whole = self.final or self._scores(WHOLE, self.prompt)
+        fresh[WHOLE] = {text: whole[text] for text in self.inputs}
+        return Evidence(self.history, self.target, fresh, self.general)
+
+    def _scores(self, stage: str, prompt: str) -> Scores:
+        taken = records(self.history, "ablation", self.target, stage)
+        same = (e for e in taken if normalise(e.prompt) == normalise(prompt))
+        return by_input(trial for e in same for trial in e.trials)
 
 
-def _judged(evidence: Evidence, stages: Sequence[str]) -> dict[str, tuple[Interval, Verdict]]:
-    """What each sentence is worth, by Holm's steps: whoever passes leaves the others more room."""
+def _judged(evidence: Evidence, stages: Sequence[str]) -> list[tuple[Interval, Verdict]]:
+    """What each sentence is worth, by Holm's steps: what is told leaves the others more room."""
     found: dict[str, tuple[Interval, Verdict]] = {}
     while left := [stage for stage in stages if stage not in found]:
-        worth = {s: evidence.difference("whole", s, ALPHA / len(left)) for s in left}
+        worth = {s: evidence.difference(WHOLE, s, ALPHA / len(left)) for s in left}
         told = {s: w for s, w in worth.items() if w.low > 0 or w.high < 0}
         found |= {s: (w, "matters" if w.low > 0 else "harms") for s, w in told.items()}
         if not told:
-            return found | {s: (w, "cannot be told") for s, w in worth.items()}
-    return found
+            found |= {s: (w, "cannot be told") for s, w in worth.items()}
+    return [found[stage] for stage in stages]
 
 
 def _without(parts: Sequence[str], left_out: Collection[int]) -> str:

@@ -34,6 +34,7 @@ PART = 32  # inputs in one step
 ALIKE = 9  # equal answers to the same question after which all are taken to repeat
 REFUSED = 2  # failures on an input after which the final leaves it out
 MARGIN = 0.3  # points that a shorter prompt may lose and still pass as equal
+LABELS = 100  # right or wrong, on fewer inputs than which that cannot be shown
 SAVING = 0.15  # of the characters, the least that is worth it
 
 
@@ -109,13 +110,16 @@ def next_steps(history: History, target: int, held_out: Sequence[str] = ()) -> l
     A step may be taken in parts: it comes again with the passes that are still missing.
     """
     halving = _Halving(history, target)
+    if len(halving.alive) > 1:
+        return missing_steps(history, target, halving.stage, halving.prompts, *halving.next_round())
     if not halving.alive:
         return []
-    if len(halving.alive) > 1:
-        prompts = [standing.prompt for standing in halving.alive]
-        return missing_steps(history, target, halving.stage, prompts, *halving.next_round())
-    plan = _final(history, target, held_out or history.held_out or ())
-    return missing_steps(history, target, "final", halving.finalists(), *plan)
+    inputs, passes = _final(history, target, held_out or history.held_out or ())
+    prompts = halving.finalists()
+    labels = all(s in (0.0, 10.0) for each in _baseline_answers(history) for _, s in each)
+    if labels and stands_for_others(history, inputs) and len(inputs) < LABELS:
+        del prompts[2:]
+    return missing_steps(history, target, "final", prompts, inputs, passes)
 
 
 def cost_ahead(history: History, target: int, held_out: Sequence[str] = ()) -> int:
@@ -125,9 +129,8 @@ def cost_ahead(history: History, target: int, held_out: Sequence[str] = ()) -> i
     if steps and steps[0].stage != "final":
         inputs, passes = _final(history, target, held_out or history.held_out or ())
         rounds = math.ceil(math.log2(len({step.prompt for step in steps}))) - 1
-        blocked = len(history.blocks) > 1
-        calls += rounds * (BLOCKS * BLOCK if blocked else ROUND * len(history.inputs))
-        calls += 3 * passes * len(inputs)
+        each = BLOCKS * BLOCK if len(history.blocks) > 1 else ROUND * len(history.inputs)
+        calls += rounds * each + 3 * passes * len(inputs)
     return calls
 
 
@@ -157,35 +160,42 @@ def _baseline_answers(history: History) -> list[list[tuple[str, float]]]:
     """Response and score of each pass by input, in the baseline's own record."""
     found: dict[str, list[tuple[str, float]]] = defaultdict(list)
     prompt = normalise(history.baseline.prompt) if history.baseline else None
-    for e in history.experiments:
-        if e.kind == "baseline" and e.score is not None and normalise(e.prompt) == prompt:
-            for trial in e.trials:
-                found[trial.input].append((trial.response, trial.score))
-            break
+    same = (e for e in history.experiments if e.kind == "baseline" and e.trials)
+    first = next((e for e in same if normalise(e.prompt) == prompt), None)
+    for trial in first.trials if first else ():
+        found[trial.input].append((trial.response, trial.score))
     return [*found.values()]
 
 
 def _final(history: History, target: int, given: Collection[str]) -> tuple[list[str], int]:
     """Its inputs, and the passes of each: the more inputs the fewer, few where answers repeat."""
-    every = sample(given or history.inputs)
-    inputs = [text for text in every if not _refused(history, target, text)] or every
+    every = sample(given or _searched(history))
+    refused = _refused(history, target, every)
+    inputs = [text for text in every if text not in refused] or every
+    general = stands_for_others(history, inputs)
     if answers_repeat(history):
-        return inputs, min(2, math.ceil(FINAL / len(inputs)))
+        return inputs, 1 if general and len(inputs) >= FINAL else 2
     noise = within([[score for _, score in each] for each in _baseline_answers(history)]) or 0.0
     passes = math.ceil(max(FINAL, noise / STANDARD_ERROR**2) / len(inputs))
-    most = ENOUGH if _generalises(history, inputs) else FINAL_MOST
-    return inputs, min(most, max(2 if len(inputs) < FINAL_MOST else 1, passes))
+    least = 1 if general and len(inputs) >= FINAL_MOST else 2
+    return inputs, min(ENOUGH if general else FINAL_MOST, max(passes, least))
 
 
-def _refused(history: History, target: int, text: str) -> bool:
-    """Whether failed records of the final name an input again and again."""
-    named = f'input "{short(text)}"'
-    failed = (e for e in history.experiments if e.error and named in e.error)
+def _searched(history: History) -> list[str]:
+    """The search's inputs in the order in which they are met, less those that are refused."""
+    return [text for block in history.blocks for text in block]
+
+
+def _refused(history: History, target: int, inputs: Iterable[str]) -> list[str]:
+    """The inputs that failed records of the final name again and again."""
     where = ("confirmation", target, "final")
-    return sum((e.kind, e.iteration, e.strategy) == where for e in failed) >= REFUSED
+    failed = (e for e in history.experiments if e.error) if history.failures else ()
+    errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == where]
+    named = {text: sum(f'input "{short(text)}"' in error for error in errors) for text in inputs}
+    return [text for text, failures in named.items() if failures >= REFUSED]
 
 
-def _generalises(history: History, inputs: Sequence[str]) -> bool:
+def stands_for_others(history: History, inputs: Sequence[str]) -> bool:
     """Whether they stand for others of their kind: a sample that no choice was made on."""
     return len(inputs) >= SAMPLE and not history.inputs.issuperset(inputs)
 
@@ -202,7 +212,7 @@ class _Halving:
         self.estimates = {s.prompt: s.estimate for s in self.alive}
         self.weights = {s.prompt: s.samples for s in self.alive}
         self.blocked = len(history.blocks) > 1
-        self.order = [text for block in reversed(history.blocks) for text in block]
+        self.order = _searched(history)[:: -1 if self.blocked else 1]
         self.rounds = self.met = 0
         if answers_repeat(history) and not self.blocked:
             del self.alive[1:]  # nothing new can be learned on the same inputs
@@ -214,6 +224,10 @@ class _Halving:
     @property
     def stage(self) -> str:
         return f"round {self.rounds + 1}"
+
+    @property
+    def prompts(self) -> list[str]:
+        return [standing.prompt for standing in self.alive]
 
     def _share(self) -> int:
         return max(1, (BLOCKS if self.blocked else ROUND) // len(self.alive))
@@ -229,17 +243,15 @@ class _Halving:
         """Pool the next round with what is known; False while it is not complete."""
         met = _met(records(self.history, "confirmation", self.target, self.stage))
         inputs, passes = self.next_round()
-        prompts = [s.prompt for s in self.alive]
-        if not all(_has(met, prompt, inputs, passes) for prompt in prompts):
+        if not all(_has(met, prompt, inputs, passes) for prompt in self.prompts):
             return False
-        means = {p: fmean(fmean(met[normalise(p)][text]) for text in inputs) for p in prompts}
-        level = 0.0
-        if self.blocked:  # these inputs are easier or harder, for all alike
-            level = fmean(self.estimates[p] for p in prompts) - fmean(means.values())
-        for prompt, mean in means.items():
-            total = self.weights[prompt] * self.estimates[prompt] + self._share() * (mean + level)
-            self.weights[prompt] += self._share()
-            self.estimates[prompt] = total / self.weights[prompt]
+        mean = {p: fmean(fmean(met[normalise(p)][text]) for text in inputs) for p in self.prompts}
+        level = fmean(self.estimates[p] for p in mean) - fmean(mean.values())
+        for p in mean:  # blocks are easier or harder, for all alike
+            new = self._share() * (mean[p] + level * self.blocked)
+            total = self.weights[p] * self.estimates[p] + new
+            self.weights[p] += self._share()
+            self.estimates[p] = total / self.weights[p]
         self.met += len(inputs)
         return True
 
@@ -338,7 +350,7 @@ def _outcome(history: History, target: int) -> Confirmation | None:
         for prompt in prompts
         if _has(met, prompt, inputs)
     }
-    evidence = Evidence(history, target, fresh, _generalises(history, inputs))
+    evidence = Evidence(history, target, fresh, stands_for_others(history, inputs))
     difference, chance = evidence.difference(winner, baseline), evidence.chance(winner, baseline)
     best = winner if (difference.mean, chance) > (0, 0.5) else baseline
     return Confirmation(
