@@ -647,3 +647,8 @@ def test_nine_of_ten_intervals_hold_in_a_few_nights(cell: Cell) -> None:
     seen = nights(cell, 50)
     assert min(seen.holds) >= 0.9 and max(seen.width) <= 1.25
     assert cell.winner != cell.baseline or seen.improved <= 0.06
+
+
+def test_nothing_is_shorter_than_an_empty_prompt() -> None:
+    found = graded(EIGHT, {"": 0.0, WINNER: 2.0})
+    assert (found.best, found.shortest) == ("", None)

@@ -481,6 +481,29 @@ def test_five_failed_experiments_in_a_row_end_the_run(command):
     assert numbers(proposals()) == [1, 2, 3, 4, 5, 6]
 
 
+class Squeamish(Simulator):
+    """Refuses whatever speaks of a theft."""
+
+    def chat(self, asked):
+        if "stolen" in asked["messages"][-1]["content"]:
+            return Reply(400, {"detail": "content_filter"})
+        return super().chat(asked)
+
+
+def test_a_held_out_input_that_is_always_refused_does_not_keep_the_winner(command):
+    program = (Path(main.__file__).parent / "examples/classify-tickets.md").read_text("utf-8")
+    held_out = "## Held-out inputs\n\n- My phone was stolen. => account"
+    Path("program.md").write_text(program.replace("## Held-out inputs\n", held_out), "utf-8")
+    with Squeamish() as server:
+        out = command("--iterations", "4", server=server).out
+    told = " ".join(out.split())
+    assert "could not be asked: “My phone was stolen.”" in told and "of their kind" in told
+    assert Path("best-prompt.txt").exists()
+    spoilt = [e for e in records() if e.error]
+    assert len(spoilt) >= 2
+    assert all('(held-out input "My phone was stolen.")' in str(e.error) for e in spoilt)
+
+
 def test_a_key_that_is_refused_ends_the_run_at_once(command):
     with Turning(Reply(401, {"detail": f"unknown key {KEY}"})) as server:
         for arguments in [], ["--check"]:

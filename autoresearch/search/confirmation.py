@@ -17,7 +17,7 @@ from hashlib import sha256
 from statistics import fmean
 
 from autoresearch.files.record import Experiment, Trial
-from autoresearch.search.evidence import Evidence, Scores, by_input
+from autoresearch.search.evidence import FEW, Evidence, Scores, by_input
 from autoresearch.search.history import BLOCK, CONTENDERS, History
 from autoresearch.search.intervals import Interval, within
 from autoresearch.text import count, normalise, short
@@ -116,8 +116,8 @@ def next_steps(history: History, target: int, held_out: Sequence[str] = ()) -> l
         return []
     inputs, passes = _final(history, target, held_out or history.held_out or ())
     prompts = halving.finalists()
-    labels = all(s in (0.0, 10.0) for each in _baseline_answers(history) for _, s in each)
-    if labels and stands_for_others(history, inputs) and len(inputs) < LABELS:
+    scores = {score for each in _baseline_answers(history) for _, score in each}
+    if len(scores) <= FEW and stands_for_others(history, inputs) and len(inputs) < LABELS:
         del prompts[2:]
     return missing_steps(history, target, "final", prompts, inputs, passes)
 
@@ -266,7 +266,7 @@ class _Halving:
 
 
 def _saves(prompt: str, other: str) -> bool:
-    return len(prompt) <= (1 - SAVING) * len(other)
+    return len(other) - len(prompt) >= max(1, SAVING * len(other))
 
 
 def missing_steps(
