@@ -100,13 +100,12 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
 
     Source: Welch, The generalization of 'Student's' problem, Biometrika 34 (1947).
     """
-    error_a, error_b = variance(a) / len(a), variance(b) / len(b)
-    difference, error = fmean(a) - fmean(b), error_a + error_b
-    samples = min(len(a), len(b))
+    errors = [variance(values) / len(values) for values in (a, b)]
+    difference, error, samples = fmean(a) - fmean(b), sum(errors), min(len(a), len(b))
     if error == 0:
         return Interval(difference, difference, difference, samples)
-    freedom = error**2 / (error_a**2 / (len(a) - 1) + error_b**2 / (len(b) - 1))
-    half = t_quantile(freedom) * math.sqrt(error)
+    terms = (e * e / (len(values) - 1) for e, values in zip(errors, (a, b), strict=True))
+    half = t_quantile(error**2 / sum(terms)) * math.sqrt(error)
     return Interval(difference, difference - half, difference + half, samples)
 
 
