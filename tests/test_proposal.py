@@ -149,10 +149,10 @@ def test_any_plain_prompt_comes_back_as_it_was_written(prompt: str) -> None:
     ],
 )
 def test_hostile_replies_are_read_in_linear_time(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with suppress(ProposalError):
         parse_proposal(hostile)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 # ---- made from the inputs
