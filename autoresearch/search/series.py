@@ -66,7 +66,8 @@ def open_history(
             changed |= same.score != experiment.score  # not by rows that were added
         elif history.leader is None:
             before.append(experiment)
-    history.inherited = _best_prompt(before)
+    best = History(latest_series(before)).leader
+    history.inherited = best.prompt if best else None
     notices = []
     if history.inherited is not None and history.leader is None:
         notices.append(NEW_SERIES)
@@ -75,12 +76,6 @@ def open_history(
             RESCORED.format(again, history.leader.estimate, " ".join(history.leader.prompt.split()))
         )
     return history, notices
-
-
-def _best_prompt(experiments: Sequence[Experiment]) -> str | None:
-    """The leader of the latest series among these records; None when nothing in them is scored."""
-    leader = History(latest_series(experiments)).leader
-    return leader.prompt if leader else None
 
 
 def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
