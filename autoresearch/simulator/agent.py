@@ -45,12 +45,10 @@ def instructions_for(message: str, rng: Random) -> list[str]:
     found = list(GENERIC)
     for name, text in LISTED.findall(message.partition("\n```")[0]):
         question, pattern = re.split(r"[?.:]", text)[0], _matching(text, rng)
-        for form in ADVICE.get(name, ("{name} means {all}.",)):
+        for form in ADVICE.get(name, (f"{name} means {{all}}.",)):
             for group in text.split(","):
                 one = rng.choice(group.split("|")).strip()
-                found.append(
-                    form.format(name=name, all=text, one=one, question=question, text=pattern)
-                )
+                found.append(form.format(all=text, one=one, question=question, text=pattern))
     return list(dict.fromkeys(found))
 
 
@@ -92,7 +90,9 @@ class Agent:
 
     def propose(self) -> str:
         if self.shown:
-            thought, parts = getattr(self, f"_{self.strategy}")(self._start())
+            leader = self.leads and self.rng.random() < 0.85  # else another that is shown
+            parts = sentences(self.shown[-1][1]) if leader else self._parent()
+            thought, parts = getattr(self, f"_{self.strategy}")(parts)
         else:
             thought, parts = "A first attempt with a few plain instructions.", self._any(1, 5)
         prompt = " ".join(dict.fromkeys(parts)) or self.rng.choice(self.vocabulary)
@@ -101,12 +101,6 @@ class Agent:
     def _any(self, least: int, most: int, besides: Collection[str] = ()) -> list[str]:
         pool = [line for line in self.vocabulary if line not in besides]
         return self.rng.sample(pool, min(self.rng.randint(least, most), len(pool)))
-
-    def _start(self) -> list[str]:
-        """The sentences to work on: those of the leader, when the message speaks of one."""
-        if self.leads and self.rng.random() < 0.85:
-            return sentences(self.shown[-1][1])
-        return self._parent()
 
     def _parent(self) -> list[str]:
         """The sentences of a prompt shown; e times as likely per 0.4 points of its score."""
