@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from autoresearch.files.program import Program
@@ -216,7 +217,8 @@ class Display:
     def _wrapped(self, text: str, indent: int) -> list[str]:
         width = max(20, self._width() - indent)
         if self.console is None:
-            return [t for line in text.split("\n") for t in textwrap.wrap(line, width) or [""]]
+            wrap = partial(textwrap.wrap, width=width, break_on_hyphens=False)
+            return [part for line in text.split("\n") for part in wrap(line) or [""]]
         from rich.text import Text  # it knows how wide a character is
 
         return [line.plain.rstrip() for line in Text(text).wrap(self.console, width)]
