@@ -54,6 +54,14 @@ def test_a_block_tells_number_prompt_response_and_score(
         """)
 
 
+def test_a_failure_without_figures_has_no_empty_brackets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failed = experiment(4, [], error="no answer", tokens=None, seconds=None)
+    shown_by(target=9).iteration(failed, evening(), False)
+    assert capsys.readouterr().out.startswith("iteration 4/9  refine  failed: no answer\n")
+
+
 def test_the_report_tells_the_best_and_the_failures(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -188,7 +188,7 @@ class Display:
             (f"  takes the lead at {leads.estimate:.2f}" if leads else "", GREEN),
         ]
         told = f"  ({', '.join(facts)})"
-        if sum(len(text) for text, _ in parts) + len(told) <= self._width():
+        if facts and sum(len(text) for text, _ in parts) + len(told) <= self._width():
             parts.append((told, "dim"))
         self._line(*parts)
         whole = self.verbose or leads is not None
