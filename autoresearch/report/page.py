@@ -25,7 +25,7 @@ from autoresearch.text import count, duration, money, normalise, short, visible
 if TYPE_CHECKING:
     from jinja2 import Template
 
-PAGE_TEXT = 11_000_000  # characters of prompts and responses in report.html
+PAGE_TEXT = 60_000_000  # characters of prompts and responses, the most in report.html
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
@@ -172,13 +172,12 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None
     }
 
 
-# --- texts, cut where there are too many for a page ---
+# --- texts ---
 
 
 def shown(experiments: Iterable[Experiment]) -> Callable[[str], str]:
-    """What makes a text fit a page that shows all of them."""
-    lengths = [len(text) for e in experiments for text in texts(e)]
-    cap = PAGE_TEXT if sum(lengths) <= PAGE_TEXT else PAGE_TEXT // len(lengths)
+    """What cuts a text where a page of all of them, each as long, would be too large."""
+    cap = PAGE_TEXT // max(1, sum(3 + 2 * len(e.trials) for e in experiments))
 
     def cut(text: str) -> str:
         missing = len(text) - cap
@@ -186,9 +185,3 @@ def shown(experiments: Iterable[Experiment]) -> Callable[[str], str]:
         return visible(text[:cap]) + more
 
     return cut
-
-
-def texts(e: Experiment) -> Iterator[str]:
-    yield from (e.thought, e.prompt, e.error or "", "" if e.trials else e.response)
-    for trial in e.trials:
-        yield from (trial.response, trial.reason)

@@ -107,11 +107,17 @@ class Display:
 
     def iteration(self, experiment: Experiment, history: History, took_lead: bool) -> None:
         """The block of an experiment that has just ended, of any kind."""
+        leader, kind = history.leader, experiment.kind
         with self.lock:
-            proposed = experiment.kind == "proposal"
             if not self.quiet:
-                self._block(experiment, history.leader if proposed and took_lead else None)
-            self._advance(experiment, history)
+                self._block(experiment, leader if took_lead and kind == "proposal" else None)
+            if self.bar is not None:
+                done = min(history.completed, self.target)
+                phase = f" {kind}" * (kind not in ("proposal", "baseline"))
+                self.status = f"{done}/{self.target}{phase}"
+                self.status += f"  best {leader.estimate:.2f}" if leader else ""
+                self.bar.update(self.bar.task_ids[0], completed=done)
+                self.waiting("waits for answers")
 
     def report(self, history: History, *, final: bool = False, files: Sequence[str] = ()) -> None:
         """The report so far or, when `final`, the last one: it ends in the verdict, which names the
@@ -239,17 +245,6 @@ class Display:
             from rich.text import Text
 
             self.console.print(Text.assemble(*parts))
-
-    def _advance(self, experiment: Experiment, history: History) -> None:
-        if self.bar is None:
-            return
-        task, leader = self.bar.task_ids[0], history.leader
-        done = min(history.completed, self.target)
-        kind = "" if experiment.kind in ("proposal", "baseline") else f" {experiment.kind}"
-        self.status = f"{done}/{self.target}{kind}"
-        self.status += f"  best {leader.estimate:.2f}" if leader else ""
-        self.bar.update(task, completed=done)
-        self.waiting("waits for answers")
 
 
 def _new_bar(console: Console) -> Progress:
