@@ -39,7 +39,7 @@ def bare(text: str) -> str:
     >>> bare("```text\\n\u201cIt is 42.\u201d\\n```")
     'It is 42'
     """
-    text = unfenced(text.translate(BLANK).strip()).strip()
+    text = unfenced(text.strip()).strip()
     for _ in range(2):  # a stop may stand before or after the quote
         if len(text) > 1 and text[-1] in STOPS and text[-2] != text[-1]:
             text = text[:-1].rstrip()
@@ -49,8 +49,9 @@ def bare(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Without case and runs of white space."""
-    return canonical(" ".join(canonical(text).casefold().split()))
+    """A bare answer without case and runs of white space."""
+    text = bare(canonical(text.translate(BLANK)))
+    return canonical(" ".join(text.casefold().split()))
 
 
 def number(text: str) -> float | None:
@@ -68,15 +69,14 @@ def number(text: str) -> float | None:
 
 def equals(wanted: str, response: str) -> Mark:
     """1 for the same text or number; JSON by value, an object by its share of right keys."""
-    ours, theirs = bare(wanted), bare(response)
     missed = f"wanted '{short(wanted)}', got '{short(response)}'"
-    value = as_json(ours)
+    value = as_json(bare(wanted))
     if isinstance(value, dict | list):
-        other = as_json(theirs)
+        other = as_json(bare(response))
         if isinstance(value, dict) and isinstance(other, dict):
             return same_fields(value, other)
         return float(same(value, other)), missed
-    ours, theirs = fold(ours), fold(theirs)
+    ours, theirs = fold(wanted), fold(response)
     alike = ours == theirs or number(ours) is not None and number(ours) == number(theirs)
     return float(alike), missed
 
@@ -100,5 +100,5 @@ def similar(wanted: str, response: str) -> Mark:
     """The share of characters in common, by the normalised Indel distance of rapidfuzz."""
     from rapidfuzz import fuzz
 
-    mark = fuzz.ratio(fold(bare(wanted)), fold(bare(response))) / 100
+    mark = fuzz.ratio(fold(wanted), fold(response)) / 100
     return mark, f"{mark:.0%} like '{short(wanted)}'"
