@@ -5,7 +5,9 @@ pytest tests/test_own.py
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,22 @@ def test_it_keeps_what_it_has_loaded_and_an_edit_is_loaded_anew(tmp_path):
     source = "seen = []\ndef check(*given):\n    seen.append(1)\n    return 1 / len(seen)"
     assert [mark(tmp_path, source)[0] for _ in range(2)] == [1, 0.5]
     assert mark(tmp_path, source + "\n")[0] == 1
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one processor")
+def test_calls_run_side_by_side(tmp_path):
+    met = tmp_path / "met"
+    met.mkdir()
+    source = (
+        "import os, time\n"
+        "def check(response, *given):\n"
+        f"    open(os.path.join({str(met)!r}, response), 'w').close()\n"
+        f"    while len(os.listdir({str(met)!r})) < 2: time.sleep(0.01)\n"
+        "    return 1\n"
+    )
+    with ThreadPoolExecutor(2) as pool:
+        one = criterion(tmp_path, source)
+        assert list(pool.map(lambda text: by_rule(one, GIVEN, text)[0], "ab")) == [1, 1]
 
 
 def test_any_text_goes_there_and_back(tmp_path):

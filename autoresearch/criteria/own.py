@@ -27,25 +27,30 @@ WORKER = str(Path(__file__).with_name("worker.py"))
 
 
 class Function:
-    """A function and the process that calls it, begun anew when it had to be ended."""
+    """A function and the processes that call it, as many at once as there are processors."""
 
     def __init__(self, path: Path, name: str, source: str) -> None:
         self.path, self.name, self.source = path, name, source
-        self.lock = threading.Lock()
-        self.process: subprocess.Popen[str] | None = None
+        self.room = threading.Semaphore(os.cpu_count() or 1)
+        self.idle: list[subprocess.Popen[str]] = []
         atexit.register(self.end)
-        self.start()
+        self.idle.append(self.start())
 
     def __call__(self, response: str, given: Input) -> Mark:
         """Raises ValueError with file and line for whatever is no mark."""
-        with self.lock:
-            if self.process is None:
-                self.start()
-            mark, reason = self.ask(response, given.expected, given.text)
-        return mark, short(reason, 300)
+        with self.room:
+            try:
+                process = self.idle.pop()
+            except IndexError:
+                process = self.start()
+            reply = self.ask(process, response, given.expected, given.text)
+            self.idle.append(process)
+        if isinstance(reply, str):
+            raise ValueError(short(reply, 300))
+        return reply[0], short(reply[1], 300)
 
-    def start(self) -> None:
-        self.process = subprocess.Popen(
+    def start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
             [sys.executable, WORKER, str(SECONDS + 1)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -53,42 +58,42 @@ class Function:
             env={n: value for n, value in os.environ.items() if not n.startswith("NEBIUS_")},
             start_new_session=True,  # Ctrl-C lets it end what it does
         )
-        try:
-            self.ask(str(self.path), self.name, self.source)
-        except ValueError:
-            self.end()
-            raise
+        reply = self.ask(process, str(self.path), self.name, self.source)
+        if isinstance(reply, str):
+            end(process)
+            raise ValueError(short(reply, 300))
+        return process
 
-    def ask(self, *question: str | None) -> list[Any]:
-        process, line = self.process, ""
-        assert process and process.stdin and process.stdout
-        timer = threading.Timer(SECONDS, kill, [process])
+    def ask(self, process: subprocess.Popen[str], *question: str | None) -> list[Any] | str:
+        timer, line = threading.Timer(SECONDS, kill, [process]), ""
+        assert process.stdin and process.stdout
         timer.start()
         with suppress(OSError):  # it has ended
             print(json.dumps(question), file=process.stdin, flush=True)
             line = process.stdout.readline()
         timer.cancel()
         if not line:
-            self.end()
+            end(process)
             problem = f"{self.name} took over {SECONDS:g} s, or ended its process"
             raise ValueError(f"{self.path.name}: {problem}")
         reply: list[Any] | str = json.loads(line)
-        if isinstance(reply, str):
-            raise ValueError(short(reply, 300))
         return reply
 
     def end(self) -> None:
-        process, self.process = self.process, None
-        if process:
-            kill(process)
-            with suppress(OSError):
-                process.communicate()
+        while self.idle:
+            end(self.idle.pop())
 
 
 def kill(process: subprocess.Popen[str]) -> None:
     """With all that it started; whoever waits for its answer reads an end of file."""
     with suppress(OSError):
         getattr(os, "killpg", os.kill)(process.pid, 9)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    kill(process)
+    with suppress(OSError):
+        process.communicate()
 
 
 load = lru_cache(maxsize=64)(Function)
