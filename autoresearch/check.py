@@ -67,10 +67,9 @@ class Rehearsal:
         except (APIError, ProposalError, ScoreError) as error:
             self.problems.append(str(error))
 
-    def mark(self, criterion: Criterion, given: Input, response: str) -> Mark | None:
+    def mark(self, criterion: Criterion, given: Input, response: str) -> Any:
         mark = self.judge if is_judge(criterion) else by_rule
-        found: Mark | None = self.attempt(mark, criterion, given, response)
-        return found
+        return self.attempt(mark, criterion, given, response)
 
     def example(self) -> None:
         """The baseline's answer to the first input with all its marks; then a proposal."""
