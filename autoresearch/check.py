@@ -237,7 +237,7 @@ def tricks(program: Program, rules: list[Criterion], given: Input) -> Iterator[T
     length = min(LONGEST_TRICK, low if high == math.inf else round((low + high) / 2))
     stops = min(length, arguments.get("sentences", (length // 12, 0))[0])
     mentioned = [read_argument(c, given) for c in rules if c.kind == "mentions"]
-    keywords = [name.split(" | ")[0] for groups in mentioned for name, *_ in groups]
+    keywords = [group[0] for groups in mentioned for group in groups]
     answers = Counter(i.expected for i in program.inputs if i.expected)
     judge = ADD_JUDGE if len(rules) == len(program.criteria) else TRUST_JUDGE
     longer = judge if "words" in arguments else "add 'words: 20+'"

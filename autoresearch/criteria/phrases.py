@@ -67,8 +67,7 @@ FOREIGN = frozenset(
     " las y en por una il di che gli della het een niet um uma com och att det og er ikke w nie"
     " f\u00fcr pour n\u00e3o \u00e4r p\u00e5 si\u0119".split()
 )
-Pattern = re.Pattern[str]
-Group = tuple[str, Pattern, Pattern]  # what it is called; in both numbers; as it is
+Group = tuple[str, ...]  # the ways to say one thing
 
 
 def canonical(text: str) -> str:
@@ -78,11 +77,7 @@ def canonical(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Text as `mentions` compares it: no case, width, emphasis, hyphens or line breaks.
-
-    >>> fold("The **Polar\u2011Bear**\\n`Club`")
-    'the polar bear club'
-    """
+    """Text as `mentions` compares it: no case, width, emphasis, hyphens or line breaks."""
     text = WIDE.sub(lambda wide: unicodedata.normalize("NFKC", wide[0]), CAPITALS.sub(r"\1", text))
     text = canonical(canonical(text).casefold())
     text = text if text.isascii() else text.translate(SIGNS)
@@ -114,22 +109,24 @@ def read_groups(argument: str) -> list[Group]:
     groups = []
     for part in PART.findall(argument):
         phrases = [QUOTED.sub(r"\1", p.strip()).strip() for p in part.split("|")]
-        phrases = [p.translate(str.maketrans(APART, PARTING)) for p in phrases if p]
-        if nothing := [phrase for phrase in phrases if not fold(phrase)]:
+        group = tuple(p.translate(str.maketrans(APART, PARTING)) for p in phrases if p)
+        if nothing := [phrase for phrase in group if not fold(phrase)]:
             raise ValueError(f"expected words to look for, found '{nothing[0]}'")
-        if phrases:
-            either, exact = ("|".join(pattern(p, n) for p in phrases) for n in (True, False))
-            groups.append((" | ".join(phrases), re.compile(either), re.compile(exact)))
+        groups += [group] * bool(group)
     if not groups:
         raise ValueError(f"expected 'phrase | alternative, phrase', found '{short(argument)}'")
     return groups
 
 
-def pattern(phrase: str, numbers: bool) -> str:
-    """A pattern for `tokens`: whole words, with `numbers` in the singular or the plural."""
-    words = tokens(phrase)[0].strip("\0").split("\0")
-    ways = ("|".join(map(re.escape, sorted(forms(w) if numbers else {w}))) for w in words)
-    return r"\0" + r"\0".join(f"(?:{way})" for way in ways) + r"\0"
+@lru_cache(maxsize=4096)
+def pattern(group: Group, numbers: bool) -> re.Pattern[str]:
+    """Finds in `tokens` whole words, with `numbers` in the singular or the plural."""
+    ways = []
+    for phrase in group:
+        words = tokens(phrase)[0].strip("\0").split("\0")
+        either = ("|".join(map(re.escape, sorted(forms(w) if numbers else {w}))) for w in words)
+        ways.append(r"\0".join(f"(?:{each})" for each in either))
+    return re.compile(rf"\0(?:{'|'.join(ways)})\0")
 
 
 def forms(word: str) -> set[str]:
@@ -161,7 +158,7 @@ def forms(word: str) -> set[str]:
 
 
 def mentions(groups: list[Group], response: str) -> Mark:
-    missing = [name for name, hit in hits(groups, response) if not hit]
+    missing = [" | ".join(group) for group, hit in hits(groups, response) if not hit]
     return 1 - len(missing) / len(groups), f"missing: {', '.join(missing)}"
 
 
@@ -171,8 +168,8 @@ def avoids(groups: list[Group], response: str) -> Mark:
     return 1 - len(found) / len(groups), f"to avoid: {', '.join(found)}"
 
 
-def hits(groups: list[Group], response: str) -> Iterator[tuple[str, re.Match[str] | None]]:
-    """The name of each group with the first place where it stands."""
+def hits(groups: list[Group], response: str) -> Iterator[tuple[Group, re.Match[str] | None]]:
+    """Each group with the first place where it stands."""
     text, english = tokens(response)
-    for name, both, exact in groups:
-        yield name, (both if english else exact).search(text)
+    for group in groups:
+        yield group, pattern(group, english).search(text)
