@@ -81,7 +81,7 @@ SENTENCES = {
         *("He works at Apple Inc. in California.", "The U.S. economy grew.", "No. 5 is alive."),
         *(
             'He said: "Go!" and left.',
-            "It has 3 parts: a; b; c.",
+            "It has 3 parts: \u03b1; b; c.",
             "\u300c行こう。\u300dと彼は言った。",
         ),
         *("ok :) bye", "А. С. Пушкин родился.", "See vol. 3 and eq. 4."),

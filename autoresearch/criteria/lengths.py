@@ -27,15 +27,7 @@ OPENING = regex.compile(r"\A[\s_]*+(?:(?!\[\d)[\p{Quotation_Mark}(\[])++")
 CLOSING = regex.compile(r"[\p{Quotation_Mark})\]]\s*\Z")
 GOES_ON = regex.compile(r"\s*[\p{Ll}\u3068]")  # "No!" he said
 ABBREVIATED = regex.compile(r"(?i)(?:\A|[\s(])(?:dr|vols?|eqs?|abs|approx|sra|dra)\.\s*\Z")
-LANGUAGES = [
-    (regex.compile(rf"\p{{{script}}}"), code)
-    for script, code in [
-        ("Greek", "el"),
-        ("Hiragana", "ja"),
-        ("Armenian", "hy"),
-        ("Cyrillic", "ru"),
-    ]
-]
+SCRIPTS = {r"\p{Greek}": "el", r"\p{Hiragana}": "ja", r"\p{Armenian}": "hy", r"\p{Cyrillic}": "ru"}
 LONG = 2000  # characters; sentencex takes the square of the quotes that are never closed
 LONGEST = 100_000  # characters that are looked at: more sentences than any band
 Band = tuple[int, float]
@@ -72,8 +64,10 @@ def words(band: Band, response: str) -> Mark:
 def sentences(band: Band, response: str) -> Mark:
     """Counts sentences, and each list item, heading or paragraph without a stop as one."""
     text = response[:LONGEST].encode("utf-8", "replace").decode()
-    text = text if text.isascii() else RARE_STOP.sub("\n\n", text)
-    language = next((code for script, code in LANGUAGES if script.search(text)), "en")
+    language = "en"
+    if not text.isascii():
+        mostly = (c for s, c in SCRIPTS.items() if 4 * len(regex.findall(s, text)) > len(text))
+        language, text = next(mostly, "en"), RARE_STOP.sub("\n\n", text)
     blocks = (count_sentences(block, language) for block in BLOCK.split(text) if WORD.search(block))
     return in_band(band, sum(blocks), "sentences")
 
