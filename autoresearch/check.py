@@ -187,20 +187,18 @@ def _model_line(model: ModelCheck) -> str:
     read, written = (1e6 * price for price in model.price or (math.nan, math.nan))
     price = f"${read:g} in, ${written:g} out per million tokens" if model.price else "price unknown"
     context = f"; context of {model.context_length:,} tokens" if model.context_length else ""
-    limit = model.requests_per_minute
-    allowed = f"; {limit:g} requests a minute" if limit else ""
-    return f"{model.id} ({', '.join(model.roles)}); {price}{context}{allowed}"
+    if model.requests_per_minute:
+        context += f"; {model.requests_per_minute:g} requests a minute"
+    return f"{model.id} ({', '.join(model.roles)}); {price}{context}"
 
 
 def shows(program: Program) -> str:
     """The true gain that is seen in four of five nights: (t + 0.84) standard errors."""
     n = len(program.held_out or program.inputs)
-    kind = "held-out inputs" if program.held_out else "inputs, which the search sees too,"
-    if n < 2:
-        return f"1 of the {kind} shows what holds for it alone"
-    least = (t_quantile(n - 1) + 0.84) * DEVIATION / math.sqrt(n)
+    kind = "held out" if program.held_out else "that the search sees too"
+    least = (t_quantile(max(1, n - 1)) + 0.84) * DEVIATION / math.sqrt(n)
     gain = f"a true gain of {least:.1f} points" if least < 10 else "hardly any gain"
-    return f"{n} {kind} show {gain} in 4 of 5 nights, where answers are right or wrong"
+    return f"{count(n, 'input')} {kind} can show {gain} in 4 of 5 nights (right or wrong)"
 
 
 def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:

@@ -138,13 +138,13 @@ def test_what_a_role_cannot_do_is_a_warning(capsys, what, problem):
 def test_so_many_inputs_show_so_large_a_gain():
     held_out = tuple(Input(f"{n}") for n in range(200))
     figures = [shows(replace(program("words: 1"), held_out=held_out[:n])) for n in (8, 30, 200)]
-    assert "8 held-out inputs show a true gain of 7.4 points in 4 of 5 nights" in figures[0]
+    assert "8 inputs held out can show a true gain of 7.4 points in 4 of 5 nights" in figures[0]
     assert "true gain of 3.4 points" in figures[1] and "true gain of 1.3 points" in figures[2]
-    assert "3 held-out inputs show hardly any gain" in shows(
+    assert "3 inputs held out can show hardly any gain" in shows(
         replace(program("words: 1"), held_out=held_out[:3])
     )
-    assert "which the search sees too" in shows(program("words: 1", inputs=held_out[:9]))
-    assert "alone" in shows(program("words: 1"))
+    assert "that the search sees too" in shows(program("words: 1", inputs=held_out[:9]))
+    assert "1 input that the search sees too can show hardly any gain" in shows(program("words: 1"))
 
 
 def test_warns_of_tricks_that_pay(capsys):
