@@ -22,6 +22,7 @@ from autoresearch.criteria import by_rule, criteria_of, is_judge, read_argument,
 from autoresearch.criteria.kind import Mark, ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
+from autoresearch.files.record import Experiment, Trial
 from autoresearch.night import AT_ONCE
 from autoresearch.search.confirmation import FINAL, MOST, ROUND
 from autoresearch.search.history import BLOCK, WHOLE, History
@@ -34,6 +35,7 @@ ENOUGH = 7.0  # points from which a cheap trick is a warning
 SOME, MANY = 20, 200  # inputs that the tricks, the expected answers are tried on
 LONGEST_TRICK = 1000  # words
 MESSAGE = 4000  # tokens that the agent reads more, once there is a history
+ASKED = 2  # the first proposal that needs the agent
 DEVIATION = 6.5  # points by which right-or-wrong scores of two prompts differ on one input
 REFUSAL = "I'm sorry, but I can't help with that."
 LOREM = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor".split()
@@ -56,7 +58,8 @@ class Rehearsal:
         self.preflight = partial(client.preflight, prompt, program.question(self.given))
         self.answer = task(answer, client, program, prompt, inputs=[self.given])
         self.judge = verdict(judge, client, program)
-        self.propose = agent(propose, client, program, History(), 1)
+        self.history = History()
+        self.propose = agent(propose, client, program, self.history, ASKED)
 
     def attempt(self, call: Callable[..., Any], *given: object) -> Any:
         """What a call gives, or None and a problem more; what spoils every call goes on up."""
@@ -85,11 +88,14 @@ class Rehearsal:
                     say(f"  {10 * mark[0]:5.2f}     {short(c.label)}{missed}")
                     found[c.label] = mark
             if len(found) == len(criteria):
-                say(f"  {weighted(criteria, found)[0]:5.2f}     in all")
+                trial = Trial(given.text, answer.text, *weighted(criteria, found))
+                say(f"  {trial.score:5.2f}     in all")
+                baseline = Experiment(0, "baseline", prompt=self.program.baseline)
+                self.history.add(baseline.scored([trial]))
             for criterion in filter(is_judge, criteria):
                 self.tell_apart(criterion, found.get(criterion.label), answer.text)
         if proposal := self.attempt(self.propose):
-            say(f"\nfirst proposal: {short(proposal.prompt, 300)}")
+            say(f"\na first proposal: {short(proposal.prompt, 300)}")
 
     def tell_apart(self, criterion: Criterion, good: Mark | None, text: str) -> None:
         """A judge on a good answer, the expected one where there is one, and on a cheap one."""

@@ -17,6 +17,8 @@ from autoresearch.criteria.kind import ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import load_program
 from autoresearch.files.record import Response
+from autoresearch.search import race
+from autoresearch.search.history import History
 from autoresearch.search.proposal import Proposal, ProposalError
 from tests.test_criteria import SHIPPED, program
 
@@ -52,6 +54,9 @@ def asked(whole, answer="negative", mark=lambda text: (1.0, "fine"), proposal="B
         return raised(mark(response))
 
     def propose(client, program, history, number, *, spent):
+        assert race.strategy(history, program, number) not in ("format", "examples", "carry over")
+        assert history.leader is None or history.leader.prompt == program.baseline
+        seen.append(len(history.experiments))
         spent.take(3, 300, 30)  # replies, of which only the third could be used
         return Proposal("fresh", "", raised(proposal))
 
@@ -75,8 +80,18 @@ def test_shows_one_worked_example_and_what_every_criterion_gave(capsys):
     assert "   0.00     equals: {expected}: wanted 'negative', got 'Positive.'\n" in out
     assert "   0.00     words: 2: 1 words, wanted 2\n" in out
     assert "   0.90     judge: Good?: so so\n   0.30     in all\n" in out
-    assert "first proposal: Be brief.\n" in out
-    assert seen[:2] == ["Positive.", "negative"] and len(seen) == 3
+    assert "a first proposal: Be brief.\n" in out
+    assert seen[:2] == ["Positive.", "negative"] and "ipsum" in seen[2]
+    assert seen[3:] == [1]  # the agent saw where the baseline loses points
+
+
+def test_the_agent_is_asked_also_where_the_first_proposal_needs_none():
+    labelled = tuple(Input(f"{n}", "ham" if n % 2 else "spam") for n in range(8))
+    whole = program("equals: {expected}", inputs=labelled)
+    assert race.strategy(History(), whole, 1) == "format"
+    given, seen = asked(whole)
+    rehearse(*given)
+    assert seen == [1]
 
 
 def test_it_prints_as_it_goes(capsys):
