@@ -31,6 +31,7 @@ ENOUGH = 4  # tell as much as many
 SAMPLE = 5  # held-out inputs from which they stand for others
 MOST = 200  # inputs in the final; of more a sample
 PART = 32  # inputs in one step
+LEAST = 0.2  # chance of a prompt that lost in the search but won here, whatever the search saw
 ALIKE = 9  # equal answers to the same question after which all are taken to repeat
 REFUSED = 2  # failures on an input after which the final leaves it out
 MARGIN = 0.3  # points that a shorter prompt may lose and still pass as equal
@@ -361,7 +362,7 @@ def _outcome(history: History, target: int) -> Confirmation | None:
         winner_score=evidence.score(winner),
         baseline_score=evidence.score(baseline),
         difference=difference,
-        chance=chance if best == winner else 1 - chance,
+        chance=max(LEAST, chance if best == winner else 1 - chance),
         believed=halving.alive[0].estimate,
         inputs=len(inputs),
         passes=min(len(each) for scores in fresh.values() for each in scores.values()),

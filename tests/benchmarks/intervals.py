@@ -152,7 +152,7 @@ class Seen:
 
 
 def nights(cell: Cell, number: int) -> Seen:
-    holds, width, bound = [[0.0] * 3 for _ in range(3)]
+    holds, width, bound, counted = [[0.0] * 3 for _ in range(4)]
     improved = offered = lossy = claims = 0
     chances = []
     for seed in range(number):
@@ -162,6 +162,9 @@ def nights(cell: Cell, number: int) -> Seen:
         for at, (interval, truth) in enumerate(
             zip(scores, (best, plain, best - plain), strict=True)
         ):
+            if at == 2 and found.winner == found.baseline:
+                continue  # no difference by construction
+            counted[at] += 1
             holds[at] += interval.low - 1e-9 <= truth <= interval.high + 1e-9
             width[at] += interval.high - interval.low
             bound[at] += known_width(cell, found, at)
@@ -173,7 +176,7 @@ def nights(cell: Cell, number: int) -> Seen:
             offered += 1
             lossy += world.true(found.shortest.prompt) < world.true(found.best) - 0.5
     ratios = [w / b if b else 0.0 for w, b in zip(width, bound, strict=True)]
-    shares = [held / number for held in holds]
+    shares = [held / of for held, of in zip(holds, counted, strict=True)]
     return Seen(
         cell, (*shares,), (*ratios,), improved / number, chances, offered, lossy, claims / number
     )
@@ -249,7 +252,7 @@ def main() -> None:
 def coverage(found: dict[str, list[Seen]]) -> Iterator[str]:
     """Prints how often the intervals hold at the least, by number of inputs; yields what fails."""
     counts = (1, *COUNTS)
-    print("| scores, answers | of the |", " | ".join(f"{n} inputs" for n in counts), "| width |")
+    print("| scores, answers | % of nights, by inputs |", " | ".join(map(str, counts)), "| width |")
     print("|" + "---|" * (len(counts) + 3))
     for row in [row for row in found if ", " in row]:
         for at, what in enumerate(("winner", "baseline", "difference")):
@@ -259,7 +262,8 @@ def coverage(found: dict[str, list[Seen]]) -> Iterator[str]:
             }
             widest = max(s.width[at] for s in found[row])
             shares = [f"{100 * lowest[n]:.1f}" if n in lowest else "" for n in counts]
-            print(f"| {row} | {what} |", " | ".join(shares), f"| {widest or float('nan'):.2f} |")
+            wide = f"{widest:.2f}" if widest else ""
+            print(f"| {row} | {what} |", " | ".join(shares), f"| {wide} |")
             for n, share in lowest.items():
                 if share < 0.93:
                     yield f"{row}, {n} inputs, {what}: {share:.3f}"
