@@ -28,6 +28,7 @@ from autoresearch.api.models import (
     FALLBACK_MODEL,
     INSTEAD,
     TEMPERATURES,
+    TIMEOUT,
     Catalogue,
     ModelCheck,
     Preflight,
@@ -39,7 +40,6 @@ from autoresearch.text import mended
 UNUSABLE_ANSWERS = 3  # to one call, before its experiment is given up
 LONE_TRIES = 4  # of one call that fails where another request is answered
 KNOWN_TRIES = 2  # where an earlier call about the same failed so
-TIMEOUT = 180.0  # seconds for one answer
 PROBE = "Reply with OK."
 
 T = TypeVar("T")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from autoresearch.api.exchange import BASE_URL
-from autoresearch.api.models import TEMPERATURES
+from autoresearch.api.models import TEMPERATURES, TIMEOUT
 from autoresearch.night import AT_ONCE
+from autoresearch.text import mended
 
 ITERATIONS = 250
 REPORT_EVERY = 25
@@ -34,10 +35,12 @@ NO_KEY = (
 
 
 SETTINGS = (
-    *("NEBIUS_API_KEY", "NEBIUS_BASE_URL", "NEBIUS_ALLOW_HTTP"),
+    *("NEBIUS_API_KEY", "NEBIUS_AGENT_API_KEY", "NEBIUS_JUDGE_API_KEY"),
+    *("NEBIUS_BASE_URL", "NEBIUS_AGENT_BASE_URL", "NEBIUS_JUDGE_BASE_URL", "NEBIUS_ALLOW_HTTP"),
     *("NEBIUS_MODEL", "NEBIUS_AGENT_MODEL", "NEBIUS_JUDGE_MODEL"),
-    *("NEBIUS_TEMPERATURE", "NEBIUS_MAX_TOKENS", "NEBIUS_EXTRA_BODY"),
+    *("NEBIUS_TEMPERATURE", "NEBIUS_MAX_TOKENS", "NEBIUS_EXTRA_BODY", "NEBIUS_TIMEOUT"),
 )
+LIKE_A_KEY = re.compile(r"(?:sk-|gsk_|hf_|nvapi-|eyJ|v1\.)[\w.=-]{16,}|[\w=-]{40,}")
 SWITCH = {"1": True, "true": True, "yes": True, "on": True}
 SWITCH |= {"0": False, "false": False, "no": False, "off": False}
 
@@ -128,28 +131,42 @@ def client_settings(options: argparse.Namespace) -> dict[str, Any]:
     given = environment()
     if "NEBIUS_API_KEY" not in given:
         raise SettingError(NO_KEY)
-    shared = given.get("NEBIUS_MODEL")
-    models = {
-        "task": shared,
-        "agent": given.get("NEBIUS_AGENT_MODEL", shared),
-        "judge": given.get("NEBIUS_JUDGE_MODEL", shared),
-    }
+    _refuse_misplaced_keys(given)
+    names = {"task": "NEBIUS_", "agent": "NEBIUS_AGENT_", "judge": "NEBIUS_JUDGE_"}
+
+    def by_role(name: str, default: str) -> dict[str, str]:
+        shared = given.get(f"NEBIUS_{name}", default)
+        return {role: given.get(f"{prefix}{name}", shared) for role, prefix in names.items()}
+
+    keys, urls, models = by_role("API_KEY", ""), by_role("BASE_URL", BASE_URL), by_role("MODEL", "")
     return dict(
-        api_key=given["NEBIUS_API_KEY"],
-        base_url=given.get("NEBIUS_BASE_URL", BASE_URL),
-        models={role: model for role, model in models.items() if model},
+        api_key=keys["task"],
+        base_url=urls["task"],
+        servers={role: (keys[role], urls[role]) for role in names},
+        models=models,
         temperature=task_temperature(given),
         max_tokens=_max_tokens(given.get("NEBIUS_MAX_TOKENS", "4096")),
         extra_body=_extra_body(given.get("NEBIUS_EXTRA_BODY", "{}")),
         patience=options.patience * 60,
+        deadline=_number(given, "NEBIUS_TIMEOUT", TIMEOUT, 1, 86400),
         allow_http=_switch(given, "NEBIUS_ALLOW_HTTP"),
     )
+
+
+def _refuse_misplaced_keys(given: Mapping[str, str]) -> None:
+    """No line that names a setting shall show a key that was pasted into the wrong one."""
+    keys = [v for name, v in given.items() if name.endswith("API_KEY") and len(v) >= 16]
+    for name in (n for n in given if n in SETTINGS and not n.endswith("API_KEY")):
+        if LIKE_A_KEY.fullmatch(given[name]) or any(key in given[name] for key in keys):
+            raise SettingError(f"{name} holds a key: set that as NEBIUS_API_KEY, and only there")
 
 
 def environment() -> dict[str, str]:
     """The variables that are set to something, in .env or, first, in the environment."""
     sources = (_read_dotenv(Path(".env")), os.environ)
-    return {k: v.strip() for source in sources for k, v in source.items() if v and v.strip()}
+    return {
+        k: mended(v).strip() for source in sources for k, v in source.items() if v and v.strip()
+    }
 
 
 def _read_dotenv(path: Path) -> dict[str, str | None]:

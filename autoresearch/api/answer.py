@@ -184,7 +184,7 @@ def _text_of(content: Any) -> str:
 
 THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
 TAG = re.compile(
-    r"[<\[\u25c1](/|\|?(?:begin|start|end)_(?:of_)?)?(\w{1,20}:)?"
+    r"[<\[\u25c1](/|\|?(?:begin|start|end)_(?:of_)?)?(?:\w{1,20}:)?"
     r"(think(?:ing)?|thoughts?|reasoning|reflection)\|?[>\]\u25b7]",
     re.IGNORECASE,
 )
@@ -206,17 +206,20 @@ def without_reasoning(text: str) -> tuple[str, str, bool]:
     opened = begun = spoken_of = False
     end = 0
     for tag in TAG.finditer(text):
-        mark, word = (tag[1] or "").lower(), tag[3].lower()
-        closes, piece = "/" in mark or "end" in mark, text[end : tag.start()]
-        if word != "think" and mark in ("", "/") and not opened:
-            if spoken_of or (not closes and (begun or piece.strip())):
+        mark, word = tag.groups()
+        closes = mark is not None and ("/" in mark or "end" in mark.lower())
+        if opened and not closes:
+            continue
+        if not opened and mark in (None, "/") and word.lower() != "think":
+            if spoken_of or not (closes or not (begun or text[end : tag.start()].strip())):
                 spoken_of = True
                 continue
         if closes and not opened:  # its beginning was swallowed: all before it is thinking
             inside += outside
             outside, begun = [], False
-        (inside if opened or closes else outside).append(piece)
-        begun = begun or bool(outside and outside[-1].strip())
+        piece = text[end : tag.start()]
+        (inside if closes else outside).append(piece)
+        begun = begun or bool(not closes and piece.strip())
         opened, end = not closes, tag.end()
     (inside if opened else outside).append(text[end:])
     thought = "\n".join(part for part in inside if part.strip())

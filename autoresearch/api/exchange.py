@@ -123,7 +123,7 @@ def _written(key: str) -> re.Pattern[str]:
     forms = [
         "".join(
             rf"(?:{re.escape(c)}|%{ord(c):02x}|\\u00{ord(c):02x}|\\x{ord(c):02x}"
-            rf"|&\#0*{ord(c)};?|&\#x0*{ord(c):x};?)\0?"
+            rf"|&\#0*{ord(c)};?|&\#x0*{ord(c):x};?)[\0 ]?"
             for c in key
         ),
         key.encode().hex(),
@@ -336,7 +336,7 @@ def _failure(
             return MayPass(said, status, headers, alone=True)
         if message.startswith("a web page"):
             return MayPass(f"{url} answers with {message}, not as the API", setup=True)
-        return MayPass(f"the answer is not whole JSON: {message}")
+        return MayPass(f"the answer is not whole JSON: {message}", setup=True, alone=True)
     said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
     said += f": {message.rstrip('.')}" if message else ""
     if status in (408, 409, 425, 429) or status >= 500:

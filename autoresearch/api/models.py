@@ -14,6 +14,7 @@ from autoresearch.api.exchange import FatalAPIError
 DEFAULT_MODEL = "meta-llama/Llama-3.3-70B-Instruct"
 # The vendor has announced the default's removal; its closest stand-in that does not reason.
 FALLBACK_MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507"
+TIMEOUT = 180.0  # seconds for one answer
 TEMPERATURES = {"agent": 1.0, "task": 0.7, "judge": 0.0}
 
 
@@ -77,7 +78,7 @@ class Catalogue(dict[str, dict[str, Any]]):
 
 
 REFUSING = re.compile(
-    r"support|only|invalid|must|deprecated|allow|permit|accept|un\w*known|unrecogni|extra|exceed"
+    r"support|enabled|only|invalid|must|deprecated|allow|permit|accept|un\w*known|unrecogni|extra|exceed"
     r"|too (large|many|high)|maximum|instead|alternate",
     re.IGNORECASE,
 )

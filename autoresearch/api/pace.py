@@ -262,7 +262,7 @@ class Gate:
             wait = min(_wait(failure, attempt), left)
             if closes:
                 self._close(now + wait, failure)
-            elif attempt == 1 and now < self._next_line:
+            elif (attempt == 1 or failure.alone) and now < self._next_line:
                 return wait
             self._next_line = now + LINE_SECONDS
         self.notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
@@ -271,7 +271,7 @@ class Gate:
     def _closes(self, failure: MayPass) -> bool:
         """Whether it is the server that is in trouble, not only this call."""
         in_a_row = len(self._row) >= RUN and (not failure.alone or len(set(self._row)) > 1)
-        return self._shut or failure.setup or in_a_row
+        return self._shut or in_a_row or (failure.setup and not failure.alone)
 
     def _close(self, until: float, failure: MayPass) -> None:
         self._opens, self._shut = until, True
