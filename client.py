@@ -270,17 +270,16 @@ class Client:
         turn = server.gate.enter(model, about)
         try:
             result, headers = call()
-        except MayPass as failure:
-            failure.wait = server.gate.failed(turn, failure, attempt)
-            raise
-        except WrongSetting as error:
-            if not server.gate.worked(model):
+        except (MayPass, WrongSetting) as error:
+            trouble = error if isinstance(error, MayPass) else MayPass(str(error))
+            # what has worked before is no wrong setting: a gateway is in trouble
+            if isinstance(error, WrongSetting) and not server.gate.worked(model):
+                server.gate.answered(turn, NONE, worked=False)
                 raise
-            trouble = MayPass(str(error))
             trouble.wait = server.gate.failed(turn, trouble, attempt)
-            raise trouble from error
-        except (APIError, Unusable):  # refused for good, but the server is up
-            server.gate.answered(turn, NONE)
+            raise trouble from None
+        except BaseException:  # refused for good, but the server is up
+            server.gate.answered(turn, NONE, worked=False)
             raise
         server.gate.answered(turn, headers)
         return result

@@ -198,7 +198,7 @@ class Exchange:
         headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
         said, code = (self._scrub(part) for part in _message(text, data))
         url = self._scrub(str(request.url))
-        whole = isinstance(data, dict)
+        whole = data is not None
         raise _failure(status, headers, (said, code, whole), (url, model), self.prefix)
 
     def _exchange(

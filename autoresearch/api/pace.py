@@ -114,7 +114,6 @@ class _Pace:
         return named if left < 1 and named > self._longest else 0.0
 
     def answered(self, now: float) -> None:
-        self.succeeded = True
         self.answers.append(now)
         while self.answers[0] < now - self.MEASURED:
             self.answers.popleft()
@@ -215,11 +214,13 @@ class Gate:
         self._pace(model, now).begin(now)
         return Turn(model, about, self._wave, now, self._answers)
 
-    def answered(self, turn: Turn, headers: Mapping[str, str]) -> None:
+    def answered(self, turn: Turn, headers: Mapping[str, str], worked: bool = True) -> None:
+        """`worked`: with an answer, not a refusal for good."""
         with self._changed:
             now, pace = self._clock(), self._paces[turn.model]
             pause = pace.end(now, headers)
             pace.answered(now)
+            pace.succeeded = pace.succeeded or worked
             self._failing_since = None
             if not self._answers:  # as many as one at a time would be answered in half the time
                 self._most = max(self._most, self._deadline / 2 / max(now - turn.began, 1e-3))
