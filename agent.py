@@ -23,12 +23,13 @@ from autoresearch.search.proposal import (
     with_examples,
     with_form,
 )
-from autoresearch.text import fenced, normalise
+from autoresearch.text import fenced, middle_out, normalise
 from client import Client, Usage
 
 TRIES = 3  # replies asked for until one holds a prompt
 BUDGET = 16_000  # characters of one message to the agent
 RECENT = 3  # latest attempts shown
+PATH = 4  # steps of the wandering line shown
 MARGIN = 500  # of these for headings, the instruction and a complaint about a reply
 EXCERPT = 600  # characters of a response shown
 WORST = 3  # inputs whose worst response is shown
@@ -59,6 +60,7 @@ STRATEGIES = {
     "refine": "Refine the leader: change it where it loses points, keep what works.",
     "combine": "Combine the leader with {partner}: join what makes each strong into one prompt.",
     "simplify": "Simplify the leader: remove what may not earn its place; keep it as good.",
+    "wander": "Go on from the best of these: change it in one or two ways, keep the rest.",
     "explore": "Explore: write a prompt that takes another approach than all above.",
     "fresh": "Write the best system prompt you can for this task.",
 }
@@ -69,7 +71,6 @@ That prompt repeats an earlier one, which scored {score:.2f}:
 {twin}
 Reply again with a prompt that differs from it in substance."""
 PLAIN = "Reply now with nothing but the new system prompt itself: no label, no explanation."
-LEFT_OUT = "\n[... {:,} characters are left out here ...]\n"
 
 
 def propose_experiment(
@@ -137,7 +138,7 @@ def compose(
     top = history.top(CONTENDERS) if strategy != "fresh" else []
     leader = history.leader.prompt if history.leader else ""
     top.sort(key=lambda standing: standing.prompt != leader)  # it leads also among ties
-    evidence = list(_evidence(history, top))
+    evidence = list(_path(history) if strategy == "wander" else _evidence(history, top))
     room = budget - MARGIN - sum(len(text) for _, text in evidence[:2])
     head = _head(program, room)
     room -= len(head)
@@ -158,19 +159,10 @@ def compose(
 
 def _head(program: Program, room: int) -> str:
     criteria = "\n".join(f"- {c.label} (weight {c.weight:g})" for c in program.criteria)
-    criteria = _middle_out(criteria or "A judge scores it against the goal.", room // 4)
-    goal = _middle_out(program.goal, room // 4)
-    task = _middle_out(program.task, room - len(goal) - len(criteria) - len(TASK))
+    criteria = middle_out(criteria or "A judge scores it against the goal.", max(LEAST, room // 4))
+    goal = middle_out(program.goal, max(LEAST, room // 4))
+    task = middle_out(program.task, max(LEAST, room - len(goal + criteria + TASK)))
     return TASK.format(goal=goal, task=task, criteria=criteria)
-
-
-def _middle_out(text: str, limit: int) -> str:
-    """A long text without its middle, which says so."""
-    limit = max(limit, LEAST)
-    if len(text) <= limit:
-        return text
-    half = (limit - len(LEFT_OUT) - 8) // 2
-    return text[:half] + LEFT_OUT.format(len(text) - 2 * half) + text[-half:]
 
 
 def _partner(shown: int, number: int) -> str:
@@ -191,6 +183,15 @@ def _evidence(history: History, top: list[Standing]) -> Iterator[tuple[str, str]
     for experiment in reversed(history.recent(RECENT)):
         yield "latest", title + _attempt(experiment)
         title = ""
+
+
+def _path(history: History) -> Iterator[tuple[str, str]]:
+    """The last steps of a line that sees no leader: it leaves the hill that all else climbs."""
+    steps = [e for e in history.recent(PATH * len(race.CYCLE)) if e.strategy == "wander"][-PATH:]
+    for rank, step in enumerate(sorted(steps, key=lambda e: -(e.score or 0.0))):
+        yield "prompt", _attempt(step)
+        if not rank:
+            yield "weak", ""
 
 
 def _shown(standing: Standing, rank: int) -> str:

@@ -70,6 +70,15 @@ def short(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
 
 
+def middle_out(text: str, limit: int) -> str:
+    """A long text without its middle, which says so."""
+    if len(text) <= limit:
+        return text
+    said = "\n[... {:,} characters are left out here ...]\n"
+    half = (limit - len(said) - 8) // 2
+    return text[:half] + said.format(len(text) - 2 * half) + text[-half:]
+
+
 def normalise(prompt: str) -> str:
     """A prompt's identity: white space is folded, nothing else."""
     return " ".join(prompt.split())

@@ -110,6 +110,21 @@ def test_the_latest_attempts_are_shown_with_what_they_missed() -> None:
     ]
 
 
+def test_a_wandering_line_sees_its_own_last_steps_and_no_leader() -> None:
+    line = [tried(n, f"step {n}", n % 4, strategy="wander") for n in range(1, 7)]
+    leader = tried(7, "the best of all", 9, 9, 9, 9, strategy="refine")
+    message = compose(PROGRAM, History([BASELINE, *line, leader]), "wander", 8)
+    assert re.findall(r"^score (\S+)\n```\nstep (\d)", message, re.MULTILINE) == [
+        ("0.00", "4"),
+        ("1.00", "5"),
+        ("2.00", "6"),
+        ("3.00", "3"),
+    ]
+    assert "leader" not in message and "the best of all" not in message
+    assert STRATEGIES["wander"] in message
+    assert STRATEGIES["fresh"] in compose(PROGRAM, History([BASELINE, leader]), "wander", 2)
+
+
 def test_fresh_sees_no_history_at_all() -> None:
     one = compose(PROGRAM, History([BASELINE, tried(1, "Be clear.", 9)]), "fresh", 2)
     assert one == compose(PROGRAM, History([BASELINE]), "fresh", 9)

@@ -104,7 +104,7 @@ def test_strategies_follow_the_cycle() -> None:
     history = History([NOISY])
     assert turns(history, CYCLE) == CYCLE
     assert strategy(history, ASKED, len(CYCLE) + 1) == CYCLE[0]
-    assert set(CYCLE) == {"refine", "combine", "simplify", "explore", "fresh"}
+    assert set(CYCLE) == {"refine", "wander", "combine", "simplify", "explore", "fresh"}
 
 
 def test_on_a_plateau_explore_and_fresh_take_more_turns() -> None:

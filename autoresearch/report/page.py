@@ -30,7 +30,7 @@ ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
 SEARCH = ("baseline", "proposal")
-COLOURS = ("refine", "combine", "simplify", "explore", "fresh", "format", "examples")
+COLOURS = ("refine", "wander", "combine", "simplify", "explore", "fresh", "format", "examples")
 
 
 @cache

@@ -26,12 +26,12 @@ EXAMPLES_EVERY = 5  # proposals, where there is a pool of examples
 PLATEAU = 15  # proposals without a new leader
 
 CYCLE = (
-    *("refine", "combine", "refine", "explore", "refine"),
-    *("combine", "refine", "simplify", "refine", "fresh"),
+    *("refine", "wander", "combine", "wander", "refine"),
+    *("wander", "explore", "wander", "simplify", "fresh"),
 )
 PLATEAU_CYCLE = (
-    *("explore", "refine", "combine", "fresh"),
-    *("refine", "explore", "combine", "refine"),
+    *("wander", "explore", "wander", "refine"),
+    *("wander", "combine", "wander", "fresh"),
 )
 ROUNDS = 3  # of halving, from eight contenders to one
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
