@@ -1,7 +1,7 @@
 """The shared client of the model's API: one request in, one `Completion` out.
 
-Joins exchange and gate, asks again for what may pass, and counts tokens and money; knows which
-server and model each role uses. Reads no .env.
+Asks again for what may pass, asks differently where a part of a request is refused, counts tokens
+and money; knows which server and model each role uses. Reads no .env.
 """
 
 from __future__ import annotations
@@ -10,39 +10,27 @@ import json
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from autoresearch.api.answer import NONE, Completion, MayPass, Unusable, read_answer, tokens
-from autoresearch.api.exchange import (
-    BASE_URL,
-    APIError,
-    Exchange,
-    FatalAPIError,
-    UnknownModel,
-    WrongSetting,
-)
+from autoresearch.api.answer import Completion, MayPass, Unusable, read_answer, tokens
+from autoresearch.api.exchange import BASE_URL, APIError, Exchange, FatalAPIError, UnknownModel
 from autoresearch.api.models import (
     DEFAULT_MODEL,
     FALLBACK_MODEL,
-    INSTEAD,
     TEMPERATURES,
     TIMEOUT,
-    Catalogue,
     ModelCheck,
     Preflight,
-    refused_part,
 )
 from autoresearch.api.pace import Gate
+from autoresearch.api.server import Server
 from autoresearch.text import mended
 
 UNUSABLE_ANSWERS = 3  # to one call, before its experiment is given up
-LONE_TRIES = 4  # of one call that fails where another request is answered
-KNOWN_TRIES = 2  # where an earlier call about the same failed so
+LONE_TRIES = 4  # of a call that fails, before it is seen whether another request is answered
+KNOWN_TRIES = 2  # where an earlier call about the same was the only one to fail
 PROBE = "Reply with OK."
-
-T = TypeVar("T")
 
 
 class Usage:
@@ -77,17 +65,11 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-class _Server:
-    """One API server: its exchanges, who may begin one, its models, and what each has refused."""
-
-    def __init__(self, exchange: Exchange, gate: Gate) -> None:
-        self.exchange, self.gate = exchange, gate
-        self.catalogue = Catalogue()
-        self.refused: dict[str, set[str]] = defaultdict(set)  # by model, parts of a request
-
-
 class Client:
-    """Safe to share between threads. Raises FatalAPIError when a key or URL cannot work."""
+    """Safe to share between threads. Raises FatalAPIError when a key or URL cannot work.
+
+    `servers`: key and URL by role, where they are not the shared ones.
+    """
 
     def __init__(
         self,
@@ -104,29 +86,26 @@ class Client:
         allow_http: bool = False,
         notify: Callable[[str], None] = _to_stderr,
     ) -> None:
-        """`servers`: key and URL by role, where they are not the shared ones."""
         chosen = {role: model for role, model in (models or {}).items() if model}
         self.models = {role: chosen.get(role, DEFAULT_MODEL) for role in TEMPERATURES}
         self.temperatures = {**TEMPERATURES, "task": temperature}
         self.total = Usage()
         self.notify = notify  # may be replaced, by a display for instance
         self._defaulted = set(TEMPERATURES) - set(chosen)
-        self._max_tokens, self._extra = max_tokens, _checked_fields(extra_body or {})
+        self._fields = {"max_tokens": max_tokens, **_checked_fields(extra_body or {})}
         self._patience = patience
         self._hopeless: set[str] = set()  # user messages that a server failed at, and at no other
         self._lock = threading.Lock()
-        shared, known = (api_key, base_url), dict[tuple[str, str], _Server]()
+        shared, known = (api_key, base_url), dict[tuple[str, str], Server]()
         self._servers = {}
         for role in ("task", "agent", "judge"):
             key, url = where = (servers or {}).get(role, shared)
             if where not in known:
                 prefix = "NEBIUS_" if where == shared else f"NEBIUS_{role.upper()}_"
                 exchange = Exchange(key, url, deadline, allow_http, prefix)
-                known[where] = _Server(exchange, Gate(patience, deadline, self._tell))
+                gate = Gate(patience, deadline, lambda line: self.notify(line))
+                known[where] = Server(exchange, gate)
             self._servers[role] = known[where]
-
-    def _tell(self, line: str) -> None:
-        self.notify(line)
 
     def stop(self) -> None:
         """Ends every wait with Interrupted; calls under way go on. Takes no lock: signal-safe."""
@@ -142,7 +121,7 @@ class Client:
         Raises APIError, FatalAPIError, and Interrupted when it had to wait after `stop`.
         """
         system, user = mended(system), mended(user)
-        began, attempt, unusable, doubted = time.monotonic(), 0, 0, False
+        began, attempt, unusable, alone = time.monotonic(), 0, 0, False
         tries = KNOWN_TRIES if user in self._hopeless else LONE_TRIES
         while True:
             attempt += 1
@@ -151,22 +130,69 @@ class Client:
             except Unusable as error:
                 unusable += 1
                 if unusable == UNUSABLE_ANSWERS:
-                    raise APIError(
-                        f"{unusable} unusable answers from {self.models[role]}: {error}"
-                    ) from error
+                    what = f"{unusable} unusable answers from {self.models[role]}: {error}"
+                    raise APIError(what) from error
             except MayPass as failure:
-                if doubted and failure.alone:
+                if alone and failure.alone:
                     self._hopeless.add(user)
-                    raise APIError(
-                        f"{attempt} failures, though another request was answered: {failure}"
-                    ) from failure
-                if (
-                    time.monotonic() - began >= self._patience
-                ):  # though others had answers meanwhile
+                    what = f"{attempt} failures, though another request was answered: {failure}"
+                    raise APIError(what) from failure
+                if time.monotonic() - began >= self._patience:  # though others had answers
                     raise APIError(f"no success after {attempt} attempts: {failure}") from failure
-                if failure.alone and attempt % tries == 0:
-                    doubted = self._answers(role)
+                alone = failure.alone and attempt % tries == 0 and self._answers(role)
                 self._servers[role].gate.sleep(failure.wait)
+
+    def preflight(self, system: str = "", user: str = PROBE) -> Preflight:
+        """Prices, then one real call per distinct model; replaces an unknown default.
+
+        Raises FatalAPIError for whatever would fail every later call too.
+        """
+        servers = dict.fromkeys(self._servers.values())
+        problems = [problem for server in servers for problem in server.fetch_catalogue()]
+        checks: dict[tuple[Server, str], ModelCheck] = {}
+        for role, server in self._servers.items():
+            if (server, self.models[role]) not in checks:
+                check = self._check(role, system, user, problems)
+                checks[server, check.id] = check
+        self._defaulted = set()  # from now on another model would mix two series
+        return Preflight(list(checks.values()), problems)
+
+    # --- one call
+
+    def _ask(
+        self, role: str, system: str, user: str, spent: Usage | None, attempt: int = 1
+    ) -> Completion:
+        server, model = self._servers[role], self.models[role]
+        manner = server.manners[model]
+        body = manner.body(model, system, user, self.temperatures[role], self._fields)
+
+        def call() -> tuple[Completion, Mapping[str, str]]:
+            began = time.monotonic()
+            data, headers = server.exchange.post(body)
+            counts = tokens(data)
+            for usage in filter(None, (self.total, spent)):
+                usage.add(*counts, server.catalogue.cost(model, *counts))
+            return read_answer(data, model, time.monotonic() - began), headers
+
+        try:
+            completion = server.take_turn(model, user, call, attempt)
+        except UnknownModel as error:
+            if not self._fall_back(role, model):
+                if not server.catalogue:
+                    server.fetch_catalogue()
+                raise FatalAPIError(f"{error}{server.catalogue.nearest(model)}") from error
+        except (APIError, MayPass) as error:
+            part, instead = manner.learn(str(error), body)
+            if isinstance(error, FatalAPIError) or not part:
+                raise
+            if part not in manner.refused:
+                manner.refused.add(part)
+                self.notify(f"{model} does not take {part}: {instead} from now on")
+        else:
+            if completion.finish_reason == "length" and role != "task":
+                raise Unusable("the answer was cut off at max_tokens")
+            return completion
+        return self._ask(role, system, user, spent, attempt)
 
     def _answers(self, role: str) -> bool:
         """Whether the server answers another request."""
@@ -179,124 +205,6 @@ class Client:
         except (APIError, MayPass):
             return False
         return True
-
-    def preflight(self, system: str = "", user: str = PROBE) -> Preflight:
-        """Prices, then one real call per distinct model; replaces an unknown default.
-
-        Raises FatalAPIError for whatever would fail every later call too.
-        """
-        problems: list[str] = []
-        for server in dict.fromkeys(self._servers.values()):
-            problems += self._fetch_catalogue(server)
-        checks: dict[tuple[_Server, str], ModelCheck] = {}
-        for role in self.models:
-            if (self._servers[role], self.models[role]) not in checks:
-                check = self._check(role, system, user, problems)
-                checks[self._servers[role], check.id] = check
-        self._defaulted = set()  # from now on another model would mix two series
-        return Preflight(list(checks.values()), problems)
-
-    # --- one call
-
-    def _ask(
-        self, role: str, system: str, user: str, spent: Usage | None, attempt: int = 1
-    ) -> Completion:
-        server, model = self._servers[role], self.models[role]
-        body = self._body(role, system, user)
-
-        def call() -> tuple[Completion, Mapping[str, str]]:
-            began = time.monotonic()
-            data, headers = server.exchange.post(body)
-            self._count(server, model, tokens(data), spent)
-            return read_answer(data, model, time.monotonic() - began), headers
-
-        try:
-            completion = self._take_turn(server, model, user, call, attempt)
-        except UnknownModel as error:
-            if not self._fall_back(role, model):
-                if not server.catalogue:
-                    self._fetch_catalogue(server)
-                raise FatalAPIError(f"{error}{server.catalogue.nearest(model)}") from error
-        except (APIError, MayPass) as error:
-            if isinstance(error, FatalAPIError) or not self._refuses(role, str(error), body):
-                raise
-        else:
-            if completion.finish_reason == "length" and role != "task":
-                raise Unusable("the answer was cut off at max_tokens")
-            return completion
-        return self._ask(role, system, user, spent, attempt)
-
-    def _body(self, role: str, system: str, user: str) -> dict[str, Any]:
-        refused = self._servers[role].refused[self.models[role]]
-        if system and "system" in refused:
-            system, user = "", f"{system}\n\n{user}"
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": user})
-        limits = [n for n in ("max_tokens", "max_completion_tokens") if n not in refused]
-        limits = [] if "max_completion_tokens" in self._extra else limits
-        return {
-            "model": self.models[role],
-            "messages": messages,
-            "stream": False,
-            **({} if "temperature" in refused else {"temperature": self.temperatures[role]}),
-            **dict.fromkeys(limits[:1], self._max_tokens),
-            **self._extra,
-        }
-
-    def _refuses(self, role: str, said: str, body: dict[str, Any]) -> bool:
-        """Whether the server does not take a part of the request, and the next goes without it."""
-        part, model = refused_part(said, body), self.models[role]
-        if not part:
-            return False
-        with self._lock:
-            refused = self._servers[role].refused[model]
-            told = part in refused
-            refused.add(part)
-        if not told:
-            self.notify(f"{model} does not take {part}: {INSTEAD[part]} from now on")
-        user = body["messages"][-1]["content"]
-        system = body["messages"][0]["content"] if len(body["messages"]) > 1 else ""
-        return self._body(role, system, user) != body
-
-    def _take_turn(
-        self,
-        server: _Server,
-        model: str,
-        about: str,
-        call: Callable[[], tuple[T, Mapping[str, str]]],
-        attempt: int = 1,
-    ) -> T:
-        """One exchange, when the gate lets it begin; tells the gate how it went."""
-        turn = server.gate.enter(model, about)
-        try:
-            result, headers = call()
-        except (MayPass, WrongSetting) as error:
-            trouble = error if isinstance(error, MayPass) else MayPass(str(error))
-            # what has worked before is no wrong setting: a gateway is in trouble
-            if isinstance(error, WrongSetting) and not server.gate.worked(model):
-                server.gate.answered(turn, NONE, worked=False)
-                raise
-            trouble.wait = server.gate.failed(turn, trouble, attempt)
-            raise trouble from None
-        except BaseException:  # refused for good, but the server is up
-            server.gate.answered(turn, NONE, worked=False)
-            raise
-        server.gate.answered(turn, headers)
-        return result
-
-    def _count(
-        self,
-        server: _Server,
-        model: str,
-        billed: tuple[int | None, int | None],
-        spent: Usage | None,
-    ) -> None:
-        (prompt, output), price, cost = billed, server.catalogue.price(model), None
-        if price and prompt is not None and output is not None:
-            cost = price[0] * prompt + price[1] * output
-        for usage in (self.total, spent):
-            if usage is not None:
-                usage.add(prompt, output, cost)
 
     # --- models
 
@@ -313,14 +221,6 @@ class Client:
                 self.notify(f"{unknown} is not served: using {FALLBACK_MODEL} instead")
         return True
 
-    def _fetch_catalogue(self, server: _Server) -> list[str]:
-        """Reads the server's list of models; returns the problem met, which is never fatal."""
-        try:
-            server.catalogue.read(self._take_turn(server, "", "", server.exchange.get_models))
-        except (MayPass, Unusable, APIError) as error:
-            return [f"no prices and limits: {error}"]
-        return [] if server.catalogue else ["no prices and limits: the server lists no models"]
-
     def _check(self, role: str, system: str, user: str, problems: list[str]) -> ModelCheck:
         completion = None
         try:
@@ -331,32 +231,18 @@ class Client:
             problems.append(str(error))
             if not isinstance(error.__cause__, Unusable) and not self._answers(role):
                 raise FatalAPIError(f"the first call failed: {error}") from error
-        server, model = self._servers[role], self.models[role]
-        catalogue = server.catalogue
-        if catalogue and not catalogue.price(model):
-            problems.append(f"the server names no price for {model}")
-        if completion and not completion.prompt_tokens:
-            problems.append(f"the server does not report the tokens that {model} uses")
-        return ModelCheck(
-            id=model,
-            roles=tuple(
-                r for r, m in self.models.items() if (self._servers[r], m) == (server, model)
-            ),
-            price=catalogue.price(model),
-            context_length=catalogue.context_length(model),
-            requests_per_minute=catalogue.requests_per_minute(model),
-            seconds=completion.seconds if completion else 0.0,
-            prompt_tokens=completion.prompt_tokens if completion else None,
-            completion_tokens=completion.completion_tokens if completion else None,
-        )
+        server, model = where = self._servers[role], self.models[role]
+        roles = tuple(r for r in self.models if (self._servers[r], self.models[r]) == where)
+        check, missing = server.catalogue.check(model, roles, completion)
+        problems += missing
+        return check
 
 
 def _checked_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
-    for name in ("model", "messages", "stream", "n"):
-        if name in extra:
-            raise FatalAPIError(f"NEBIUS_EXTRA_BODY must not set {name!r}")
-    if "temperature" in extra:  # it would be the judge's and the agent's too
-        raise FatalAPIError("NEBIUS_EXTRA_BODY must not set 'temperature': use NEBIUS_TEMPERATURE")
+    for name in ("model", "messages", "stream", "n", "temperature"):
+        if name in extra:  # the temperature would be the judge's and the agent's too
+            instead = ": use NEBIUS_TEMPERATURE" if name == "temperature" else ""
+            raise FatalAPIError(f"NEBIUS_EXTRA_BODY must not set {name!r}{instead}")
     try:
         json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -25,19 +25,20 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
-from autoresearch.api.answer import (
-    MayPass,
-    Unusable,
-    error_in,
-    first_choice,
-    read_json,
-    told,
-)
+from autoresearch.api.answer import MayPass, Unusable, error_in, first_choice, read_json, told
 
 BASE_URL = "https://api.tokenfactory.nebius.com/v1"
 CONNECT_SECONDS = 10.0
 MAX_BYTES = 10_000_000  # of one response
 AZURE = (".azure.com", ".azure.us", ".azure.cn")  # they take the key in a header of their own
+
+# Small packets at once, and signs of life every 30 s so that no NAT forgets a long answer.
+KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL")
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *((socket.IPPROTO_TCP, getattr(socket, n), 30) for n in KEEPALIVE if hasattr(socket, n)),
+]
 
 Reply = tuple[Any, Mapping[str, str]]  # an answer's JSON and the response's headers
 
@@ -67,12 +68,11 @@ class Interrupted(Exception):
 
 def _checked_key(key: str, name: str) -> str:
     key = key.strip()
-    for place, character in enumerate(key, 1):
-        if not "!" <= character <= "~":
-            raise FatalAPIError(
-                f"{name} has a character at place {place} that no key has "
-                f"(U+{ord(character):04X}): copy the key again"
-            )
+    if bad := re.search("[^!-~]", key):
+        raise FatalAPIError(
+            f"{name} has a character at place {bad.start() + 1} that no key has "
+            f"(U+{ord(bad[0]):04X}): copy the key again"
+        )
     if not key:
         raise FatalAPIError(f"{name} is empty")
     return key
@@ -157,12 +157,7 @@ class Exchange:
         self._proxies = {} if local else requests.utils.get_environ_proxies(root.geturl())
         self._verify = _certificates()
         self._adapter = HTTPAdapter(pool_maxsize=256)
-        # small packets at once, and signs of life so that no NAT forgets a long answer
-        self._adapter.poolmanager.connection_pool_kw["socket_options"] = [
-            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-            *((socket.IPPROTO_TCP, option, 30) for option in KEEPALIVE if option),
-        ]
+        self._adapter.poolmanager.connection_pool_kw["socket_options"] = SOCKET_OPTIONS
 
     def _prepare(self, method: str, url: SplitResult) -> requests.PreparedRequest:
         azure = (url.hostname or "").endswith(AZURE)
@@ -190,16 +185,15 @@ class Exchange:
 
     def _sort(self, request: requests.PreparedRequest, deadline: float, model: str) -> Reply:
         status, headers, content = self._exchange(request, deadline)
-        text = self._scrub(_decoded(content))
+        text = self._scrub(content.decode(json.detect_encoding(content), "replace"))
         data = read_json(text)
         answers = first_choice(data) if model else data is not None
         if 200 <= status < 300 and answers and not error_in(data):
             return data, headers
         headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
         said, code = (self._scrub(part) for part in _message(text, data))
-        url = self._scrub(str(request.url))
-        whole = data is not None
-        raise _failure(status, headers, (said, code, whole), (url, model), self.prefix)
+        body, asked = (said, code, data is not None), (self._scrub(str(request.url)), model)
+        raise _failure(status, headers, body, asked, self.prefix)
 
     def _exchange(
         self, request: requests.PreparedRequest, deadline: float
@@ -229,7 +223,6 @@ class Exchange:
         return self._secret.sub("[key]", text)
 
 
-KEEPALIVE = [getattr(socket, name, None) for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL")]
 LATE = (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
 
 
@@ -250,13 +243,6 @@ def _read_body(response: requests.Response, ends: float) -> bytes:
             raise Unusable(f"the answer is larger than {MAX_BYTES // 1_000_000} MB")
 
 
-def _decoded(content: bytes) -> str:
-    """The text of a body, in whatever UTF; what is no UTF-8 shows as U+FFFD."""
-    if content[:3] == b"\xef\xbb\xbf":
-        content = content[3:]
-    return content.decode(json.detect_encoding(content), "replace")
-
-
 # --- sorting
 
 # What an `error` object's code says where it says more than the status.
@@ -268,10 +254,12 @@ CODES = {
     "context_length_exceeded": 400,
 }
 ADVICE = {
-    401: "check {}API_KEY",
+    401: "check {0}API_KEY",
     402: "add credit, then start the same command again: everything so far is kept",
-    403: "{}API_KEY is not allowed this: check the key and its project",
+    403: "{0}API_KEY is not allowed this: check the key and its project",
     407: "check the name and password in HTTPS_PROXY",
+    300: "{1} redirects to {2}: correct {0}BASE_URL",
+    **dict.fromkeys((404, 405, 410), "{1} is not the API: correct {0}BASE_URL"),
 }
 UNKNOWN_MODEL = re.compile(
     r"not a valid model|unknown model|\bmodel\b.{0,200}(does not exist|not found)"
@@ -286,16 +274,14 @@ ABOUT_CONTENT = re.compile(
 
 def _innermost(error: BaseException) -> str:
     """The first cause's text; requests and urllib3 wrap it three deep."""
-    while True:
-        inner = getattr(error, "reason", None) or next(
-            (a for a in reversed(error.args) if isinstance(a, Exception)), None
-        )
-        if not isinstance(inner, Exception):
-            said = re.sub(r"^\w+\(host=.*?\): |\[Errno -?\d+\] ", "", str(error))
-            return (
-                said.removeprefix("Failed to establish a new connection: ") or type(error).__name__
-            )
+    while isinstance(inner := getattr(error, "reason", None) or _inner(error), Exception):
         error = inner
+    said = re.sub(r"^\w+\(host=.*?\): |\[Errno -?\d+\] |Failed to .* connection: ", "", str(error))
+    return said or type(error).__name__
+
+
+def _inner(error: BaseException) -> Exception | None:
+    return next((a for a in reversed(error.args) if isinstance(a, Exception)), None)
 
 
 def _no_proxy(why: str) -> str:
@@ -327,8 +313,8 @@ def _failure(
     asked: tuple[str, str],
     prefix: str,
 ) -> Exception:
-    """Sorts a whole response that is no answer: what it says, its code, whether it is an object."""
-    (message, code, whole), (url, model), answered = body, asked, status
+    """Sorts a whole response that is no answer: what it says, its code, whether it is JSON."""
+    (message, code, whole), (url, model) = body, asked
     status = CODES.get(code, int(code) if re.fullmatch("[45][0-9][0-9]", code) else status)
     if status < 300:
         if whole:
@@ -341,26 +327,16 @@ def _failure(
     said += f": {message.rstrip('.')}" if message else ""
     if status in (408, 409, 425, 429) or status >= 500:
         return MayPass(said, status, headers, alone=status >= 500)
-    named = whole and model and re.search(rf"(?<!\w){re.escape(model)}(?!\w)", message)
-    if status < 400:
-        to = told(headers.get("Location", "nowhere"))
-        failure: Exception = WrongSetting(
-            f"{said}: {url} redirects to {to}: correct {prefix}BASE_URL"
-        )
-    elif status in (400, 404) and (
-        UNKNOWN_MODEL.search(message) or code == "model_not_found" or (status == 404 and named)
+    named = status == 404 and whole and model and re.search(rf"\b{re.escape(model)}\b", message)
+    if status in (400, 404) and (
+        named or code == "model_not_found" or UNKNOWN_MODEL.search(message)
     ):
-        failure = UnknownModel(f"{said}: choose another with {prefix}MODEL")
-    elif status in (404, 405, 410) and answered == status:
-        failure = WrongSetting(f"{said}: {url} is not the API: correct {prefix}BASE_URL")
-    elif status == 403 and whole and ABOUT_CONTENT.search(message):
-        failure = APIError(said)
-    elif status in ADVICE:
-        kind = FatalAPIError if status == 402 else WrongSetting
-        failure = kind(f"{said}: {ADVICE[status].format(prefix)}")
-    else:
-        failure = APIError(said)
-    return failure
+        return UnknownModel(f"{said}: choose another with {prefix}MODEL")
+    advice = ADVICE.get(300 if status < 400 else status)
+    if advice is None or (status == 403 and whole and ABOUT_CONTENT.search(message)):
+        return APIError(said)
+    advice = advice.format(prefix, url, told(headers.get("Location", "nowhere")))
+    return (FatalAPIError if status == 402 else WrongSetting)(f"{said}: {advice}")
 
 
 def _message(text: str, data: Any) -> tuple[str, str]:
@@ -378,12 +354,10 @@ def _message(text: str, data: Any) -> tuple[str, str]:
     names = ("message", "msg", "status_msg", "detail", "error_msg")
     said = error if isinstance(error, str) else next(filter(None, map(inner.get, names)), "")
     if isinstance(said, list):  # of validation errors; their `input` repeats the request: left out
-        items = [item for item in said[:3] if isinstance(item, dict)]
-        paths = [
-            ".".join(map(str, loc)) if isinstance(loc := i.get("loc"), list) else loc for i in items
-        ]
+        items = [(i.get("loc"), i.get("msg")) for i in said[:3] if isinstance(i, dict)]
         said = "; ".join(
-            f"{path}: {item.get('msg')}" for path, item in zip(paths, items, strict=True)
+            f"{'.'.join(map(str, loc if isinstance(loc, list) else [loc]))}: {msg}"
+            for loc, msg in items
         )
     said = told(said if isinstance(said, str) else json.dumps(said)) or told(text)
     param = inner.get("param")

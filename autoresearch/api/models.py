@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoresearch.api.answer import as_object, read_number, read_whole
+from autoresearch.api.answer import Completion, as_object, read_number, read_whole
 from autoresearch.api.exchange import FatalAPIError
 
 DEFAULT_MODEL = "meta-llama/Llama-3.3-70B-Instruct"
@@ -62,13 +62,27 @@ class Catalogue(dict[str, dict[str, Any]]):
         prompt, output = read_number(pricing.get("prompt")), read_number(pricing.get("completion"))
         return None if prompt is None or output is None else (prompt, output)
 
-    def context_length(self, model: str) -> int | None:
-        entry = self.get(model, {})
-        return read_whole(entry.get("context_length", entry.get("max_model_len")))
+    def cost(self, model: str, prompt: int | None, output: int | None) -> float | None:
+        """USD; None where the price or a count is unknown."""
+        price = self.price(model)
+        if price is None or prompt is None or output is None:
+            return None
+        return price[0] * prompt + price[1] * output
 
-    def requests_per_minute(self, model: str) -> float | None:
-        limits = as_object(self.get(model, {}).get("per_request_limits"))
-        return read_number(limits.get("requests_per_minute"))
+    def check(
+        self, model: str, roles: tuple[str, ...], completion: Completion | None
+    ) -> tuple[ModelCheck, list[str]]:
+        """What is known of a model after its first call, and what is missing."""
+        entry, price, problems = self.get(model, {}), self.price(model), []
+        if self and price is None:
+            problems.append(f"the server names no price for {model}")
+        if completion and not completion.prompt_tokens:
+            problems.append(f"the server does not report the tokens that {model} uses")
+        told = completion or Completion("", "", None, None, model)
+        limit = as_object(entry.get("per_request_limits")).get("requests_per_minute")
+        length = read_whole(entry.get("context_length", entry.get("max_model_len")))
+        counts = told.seconds, told.prompt_tokens, told.completion_tokens
+        return ModelCheck(model, roles, price, length, read_number(limit), *counts), problems
 
     def nearest(self, model: str) -> str:
         """The tail of the error about an unknown model: what the server does serve."""
@@ -77,31 +91,48 @@ class Catalogue(dict[str, dict[str, Any]]):
         return "; nearest served: " + ", ".join(ids[n] for n in near) if near else ""
 
 
-REFUSING = re.compile(
-    r"support|enabled|only|invalid|must|deprecated|allow|permit|accept|un\w*known|unrecogni|extra|exceed"
-    r"|too (large|many|high)|maximum|instead|alternate",
-    re.IGNORECASE,
-)
-REFUSED = {
-    "max_completion_tokens": re.compile(r"max_\w*tokens", re.IGNORECASE),
-    "max_tokens": re.compile(r"max_\w*tokens", re.IGNORECASE),
-    "temperature": re.compile("temperature", re.IGNORECASE),
-    "system": re.compile(
-        r"\bsystem\b.{0,40}\b(role|message|prompt|instruction)|\brole.{0,60}\b(system|alternate)"
-        "|developer instruction|only user and assistant",
+class Manner:
+    """How one model is asked: in full, until its server refuses a part of the request."""
+
+    REFUSING = re.compile(
+        r"support|enabled|only|invalid|must|deprecated|allow|permit|accept|un\w*known|unrecogni"
+        r"|extra|exceed|too (large|many|high)|maximum|instead|alternate",
         re.IGNORECASE,
-    ),
-}
-INSTEAD = {
-    "max_completion_tokens": "no limit is sent",
-    "max_tokens": "it is sent as max_completion_tokens",
-    "temperature": "none is sent",
-    "system": "the prompt is sent before the task",
-}
+    )
+    PARTS = {
+        "max_completion_tokens": ("max_[a-z_]*tokens", "no limit is sent"),
+        "max_tokens": ("max_[a-z_]*tokens", "it is sent as max_completion_tokens"),
+        "temperature": ("temperature", "none is sent"),
+        "system": (
+            r"\bsystem\b.{0,40}\b(role|message|prompt|instruction)|\brole.{0,60}\b(system|alternate)"
+            "|developer instruction|only user and assistant",
+            "the prompt is sent before the task",
+        ),
+    }
 
+    def __init__(self) -> None:
+        self.refused: set[str] = set()
 
-def refused_part(said: str, body: Mapping[str, Any]) -> str:
-    """The part of a request that a server's 400 says it does not take; "" where it is another."""
-    sent = {*body, "system"} if body["messages"][0]["role"] == "system" else body
-    named = (name for name, pattern in REFUSED.items() if name in sent and pattern.search(said))
-    return next(named, "") if REFUSING.search(said) else ""
+    def body(
+        self, model: str, system: str, user: str, temperature: float, fields: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """`fields` holds max_tokens, and what a person adds."""
+        if system and "system" in self.refused:
+            system, user = "", f"{system}\n\n{user}"
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": user})
+        body = {"model": model, "messages": messages, "stream": False, "temperature": temperature}
+        body |= fields
+        if "max_completion_tokens" in fields:
+            del body["max_tokens"]
+        elif "max_tokens" in self.refused:
+            body["max_completion_tokens"] = body.pop("max_tokens")
+        return {name: value for name, value in body.items() if name not in self.refused}
+
+    def learn(self, said: str, body: Mapping[str, Any]) -> tuple[str, str]:
+        """The part that a server's 400 says it does not take, and what is done instead."""
+        sent = {*body, "system"} if body["messages"][0]["role"] == "system" else {*body}
+        for part, (pattern, instead) in self.PARTS.items():
+            if part in sent and re.search(pattern, said, re.I) and self.REFUSING.search(said):
+                return part, instead
+        return "", ""
