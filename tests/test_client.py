@@ -219,6 +219,78 @@ def test_a_missing_count_is_unknown_and_not_zero(
     assert (client.total.cost is None) == (None in counts)
 
 
+LIMIT = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+REFUSED_PARTS: list[tuple[int, str, Any, Any]] = [
+    (400, LIMIT, lambda b: "max_tokens" in b, lambda b: b["max_completion_tokens"] == 4096),
+    (422, "max_tokens: extra inputs are not permitted", lambda b: any("max" in n for n in b), any),
+    (400, "'temperature' does not support 0.7: only 1", lambda b: "temperature" in b, any),
+    (
+        400,
+        "System role not supported",
+        lambda b: b["messages"][0]["role"] == "system",
+        lambda b: b["messages"] == [{"role": "user", "content": "be brief\n\nhello"}],
+    ),
+    (
+        500,
+        "Conversation roles must alternate user/assistant",
+        lambda b: len(b["messages"]) > 1,
+        any,
+    ),
+    (400, "Developer instruction is not enabled", lambda b: len(b["messages"]) > 1, any),
+]
+
+
+@pytest.mark.parametrize(("status", "said", "refuses", "asked"), REFUSED_PARTS)
+def test_a_part_that_a_server_refuses_is_left_out_for_the_rest_of_the_night(
+    http: responses.RequestsMock, waits: Waits, status: int, said: str, refuses: Any, asked: Any
+) -> None:
+    def reply(request: Any) -> tuple[int, dict[str, str], str]:
+        refused = refuses(json.loads(request.body))
+        body = {"error": {"message": said}} if refused else answer()
+        return status if refused else 200, {}, json.dumps(body)
+
+    http.add_callback(responses.POST, CHAT, reply)
+    lines: list[str] = []
+    client = make(lines=lines)
+    for role in ("task", "judge", "agent"):
+        assert client.generate_response("be brief", "hello", role=role).text == "fine"
+    assert asked(sent(http, -1)) and len(http.calls) <= 5
+    told = [line for line in lines if "does not take" in line]
+    assert 1 <= len(told) == len(set(told)) <= 2
+
+
+def test_a_400_about_something_else_changes_no_request(http: responses.RequestsMock) -> None:
+    http.post(CHAT, status=400, json={"error": {"message": "what is the temperature? flagged"}})
+    with pytest.raises(APIError, match="flagged"):
+        make().generate_response("", "x")
+    assert len(http.calls) == 1
+
+
+def test_each_server_gets_its_own_key(http: responses.RequestsMock) -> None:
+    other = "http://127.0.0.1:10/v1"
+    http.post(CHAT, json=answer("small"))
+    http.post(other + "/chat/completions", json=answer("strong"))
+    client = make(servers={"agent": ("the-key-of-the-agent", other)})
+    assert client.generate_response("", "x", role="agent").text == "strong"
+    assert client.generate_response("", "x", role="judge").text == "small"
+    keys = [call.request.headers["Authorization"] for call in http.calls]
+    assert keys == ["Bearer the-key-of-the-agent", f"Bearer {KEY}"]
+    with pytest.raises(FatalAPIError, match="NEBIUS_AGENT_BASE_URL"):
+        make(servers={"agent": (KEY, "nonsense")})
+
+
+def test_the_first_input_may_be_refused_while_others_are_answered(
+    http: responses.RequestsMock, waits: Waits
+) -> None:
+    def reply(request: Any) -> tuple[int, dict[str, str], str]:
+        bad = b"poison" in request.body
+        return 400 if bad else 200, {}, json.dumps({"detail": "filtered"} if bad else answer())
+
+    http.add_callback(responses.POST, CHAT, reply)
+    http.get(MODELS, status=404)
+    assert "400 bad request: filtered" in make().preflight("", "poison").problems
+
+
 MODELS = BASE + "/models"
 
 

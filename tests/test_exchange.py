@@ -7,6 +7,7 @@ Run: pytest tests/test_wire.py
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
@@ -191,6 +192,10 @@ REFUSED: list[tuple[int, dict[str, Any], bool, str]] = [
     (404, error("model 'm' not found, try pulling it first"), True, "NEBIUS_MODEL"),
     (404, error("nothing here", "model_not_found"), True, "NEBIUS_MODEL"),
     (400, error("m is not a valid model ID"), True, "NEBIUS_MODEL"),
+    (404, error("No endpoints found for foo/bar.", 404), True, "foo/bar: .*NEBIUS_MODEL"),
+    (404, error("m is not here"), True, "m is not here: .*NEBIUS_MODEL"),
+    (403, error("Input flagged by moderation"), False, "403 forbidden: Input flagged"),
+    (400, error("filtered", "content_filter"), False, "400 bad request: filtered"),
     (200, error("bad key", 401), True, "401.*bad key.*NEBIUS_API_KEY"),
     (301, moved("https://else.example/"), True, "redirects to https://else.example/: "),
     (307, moved("http://[broken"), True, "redirects to http:"),
@@ -253,6 +258,66 @@ def test_the_key_is_never_shown(
     with pytest.raises(APIError) as caught:
         make(lines=lines, patience=30).generate_response("", "x")
     assert KEY[:12] not in leaks(caught.value) + str(lines)
+
+
+ENTITIES = "".join(f"&#{ord(c)};" for c in KEY)
+CODED: dict[str, bytes] = {
+    "entities": f"<title>Bearer {ENTITIES}</title>".encode(),
+    "hex entities": "".join(f"&#x{ord(c):X};" for c in KEY).encode(),
+    "entities twice": f"<title>{ENTITIES.replace('&', '&amp;')}</title>".encode(),
+    "utf-16": json.dumps({"detail": KEY}).encode("utf-16"),
+    "utf-16 without mark": json.dumps({"detail": KEY}).encode("utf-16-le"),
+    "url": "".join(f"%{ord(c):02X}" for c in KEY).encode(),
+    "escapes": "".join(f"\\x{ord(c):02x}" for c in KEY).encode(),
+    "hexadecimal": KEY.encode().hex().encode(),
+    "upper case": KEY.upper().encode(),
+    **{f"base64 {n}": base64.b64encode(b"x" * n + KEY.encode() + b"y") for n in range(3)},
+    "base64 for urls": base64.urlsafe_b64encode(b"Bearer " + KEY.encode()),
+}
+
+
+@pytest.mark.parametrize("status", [401, 503])
+@pytest.mark.parametrize("name", CODED)
+def test_the_key_is_not_shown_in_any_code(
+    http: responses.RequestsMock, waits: Waits, name: str, status: int
+) -> None:
+    http.post(CHAT, status=status, body=CODED[name])
+    lines: list[str] = []
+    with pytest.raises(APIError) as caught:
+        make(lines=lines, patience=5).generate_response("", "x")
+    shown = str(caught.value) + str(lines)
+    assert "[key]" in shown
+    pieces = [
+        CODED[name].decode("utf-16" if "utf-16" in name else "ascii")[i:][:9] for i in (12, 20)
+    ]
+    assert not [piece for piece in pieces if piece in shown]
+
+
+@pytest.mark.parametrize("host", ["x.openai.azure.com", "y.services.ai.azure.com"])
+def test_azure_takes_the_key_in_a_header_of_its_own(
+    http: responses.RequestsMock, host: str
+) -> None:
+    base = f"https://{host}/openai/deployments/d"
+    http.post(f"{base}/chat/completions?api-version=1", json=answer())
+    make(f"{base}?api-version=1").generate_response("", "x")
+    headers = http.calls[0].request.headers
+    assert headers["api-key"] == KEY and "Authorization" not in headers
+
+
+@pytest.mark.parametrize("proxy", ["socks5h://127.0.0.1:1", "socks://127.0.0.1:1", "ftp://h:1"])
+def test_a_proxy_that_cannot_be_used_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setattr(requests.adapters, "SOCKSProxyManager", no_socks)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    says = "SOCKS proxy: pip install PySocks" if "socks" in proxy else "ALL_PROXY names a proxy"
+    with pytest.raises(FatalAPIError, match=says):
+        make("https://models.invalid/v1").generate_response("", "x")
+
+
+def no_socks(*_: Any, **__: Any) -> None:
+    """What requests has in its place where PySocks is not installed."""
+    raise requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
 
 
 def test_a_number_too_large_for_a_float_is_no_number() -> None:
