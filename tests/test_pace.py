@@ -223,9 +223,9 @@ BUCKETS_AND_WINDOWS: dict[str, Callable[..., Server]] = {
 @pytest.mark.parametrize("name", BUCKETS_AND_WINDOWS)
 def test_keeps_just_below_the_limit_that_headers_tell(name: str, latency: float) -> None:
     server = BUCKETS_AND_WINDOWS[name]
-    night = drive(server(latency=latency, headers=True), 16, calls=250)
-    assert night.seconds <= 1.15 * ideal(server(), 250)
-    assert night.refused <= 0.05 * 250
+    night = drive(server(latency=latency, headers=True), 16, calls=770)
+    assert night.seconds <= 1.15 * ideal(server(), 770)
+    assert night.share_refused <= 0.05
 
 
 @pytest.mark.parametrize("latency", [0.1, 0.5, 2.0])
