@@ -103,7 +103,7 @@ def _joined(chunks: Sequence[Any], done: bool) -> Any:
         whole |= {name: value for name, value in chunk.items() if value is not None}
         finish = choice.get("finish_reason") or finish
         for name, value in as_object(choice.get("delta") or choice.get("message")).items():
-            parts.setdefault(name, []).append(_text_of(value))
+            parts.setdefault(name, []).append(value if isinstance(value, str) else _text_of(value))
     message = {name: "".join(texts) for name, texts in parts.items()}
     choice = {"message": message, "finish_reason": finish}
     return {**whole, "choices": [choice]} if done or finish else None

@@ -13,7 +13,6 @@ import ipaddress
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Mapping
 from http.client import responses as PHRASES
@@ -31,14 +30,6 @@ BASE_URL = "https://api.tokenfactory.nebius.com/v1"
 CONNECT_SECONDS = 10.0
 MAX_BYTES = 10_000_000  # of one response
 AZURE = (".azure.com", ".azure.us", ".azure.cn")  # they take the key in a header of their own
-
-# Small packets at once, and signs of life every 30 s so that no NAT forgets a long answer.
-KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL")
-SOCKET_OPTIONS = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *((socket.IPPROTO_TCP, getattr(socket, n), 30) for n in KEEPALIVE if hasattr(socket, n)),
-]
 
 Reply = tuple[Any, Mapping[str, str]]  # an answer's JSON and the response's headers
 
@@ -157,7 +148,6 @@ class Exchange:
         self._proxies = {} if local else requests.utils.get_environ_proxies(root.geturl())
         self._verify = _certificates()
         self._adapter = HTTPAdapter(pool_maxsize=256)
-        self._adapter.poolmanager.connection_pool_kw["socket_options"] = SOCKET_OPTIONS
 
     def _prepare(self, method: str, url: SplitResult) -> requests.PreparedRequest:
         azure = (url.hostname or "").endswith(AZURE)
@@ -210,8 +200,8 @@ class Exchange:
             with response:  # closed where it could not be read whole
                 return response.status_code, response.headers, _read_body(response, ends)
         except ValueError as error:
-            said = _no_proxy(str(error)) if self._proxies else f"{self.prefix}BASE_URL: {error}"
-            failure: Exception = FatalAPIError(self._scrub(said))
+            why, proxied = self._scrub(str(error)), bool(self._proxies)
+            failure: Exception = _unusable(why, self.prefix, proxied)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             late = isinstance(error, LATE) or time.monotonic() >= ends
             why = self._scrub(_innermost(error))
@@ -284,10 +274,12 @@ def _inner(error: BaseException) -> Exception | None:
     return next((a for a in reversed(error.args) if isinstance(a, Exception)), None)
 
 
-def _no_proxy(why: str) -> str:
+def _unusable(why: str, prefix: str, proxied: bool) -> FatalAPIError:
+    """The failure for an address that no exchange can begin with."""
     if "SOCKS" in why:
-        return "a proxy variable such as ALL_PROXY names a SOCKS proxy: pip install PySocks"
-    return f"HTTPS_PROXY or ALL_PROXY names a proxy that cannot be used: {told(why)}"
+        return FatalAPIError("ALL_PROXY or HTTPS_PROXY names a SOCKS proxy: pip install PySocks")
+    names = "HTTPS_PROXY or ALL_PROXY names a proxy" if proxied else f"{prefix}BASE_URL is one"
+    return FatalAPIError(f"{names} that cannot be used: {told(why)}")
 
 
 def _broken(error: Exception, host: str, late: float, why: str, prefix: str) -> MayPass:
