@@ -15,6 +15,7 @@ from statistics import fmean
 import pytest
 
 from autoresearch.files.record import Experiment, Trial
+from autoresearch.report.findings import grounds
 from autoresearch.search.confirmation import (
     FINAL,
     FINAL_MOST,
@@ -528,7 +529,8 @@ def test_of_very_many_held_out_inputs_the_same_sample_is_asked_in_parts() -> Non
     history.measured.remove(part)
     assert outcome(history) is None  # the last part of the last prompt is missing
     history.add(part)
-    assert outcome(history) is not None
+    found = outcome(history)
+    assert found is not None and "sample of the 450 there are" in grounds(history, found, None)
 
 
 def test_a_held_out_input_that_cannot_be_asked_is_left_out_and_named() -> None:

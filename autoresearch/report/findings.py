@@ -87,8 +87,11 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     whom = "others of their kind" if found.generalises else "just these inputs"
     several = found.inputs > 1 or found.held_out
     skipped = ", ".join(f"“{short(text, 40)}”" for text in found.skipped)
+    there = len(history.held_out or ())
+    sampled = found.held_out and there > found.inputs + len(found.skipped)
     told = [
         f"{count(found.passes, 'fresh answer')} of each prompt" + f" to each of {inputs}" * several,
+        f"a fixed sample of the {there:,} there are" * sampled,
         f"could not be asked: {skipped}" * bool(skipped),
         f"the intervals hold for {whom}" * several,
         f"the search had believed {found.believed:.2f}",
