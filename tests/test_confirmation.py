@@ -491,6 +491,8 @@ def test_whether_answers_repeat_is_measured_and_not_read_off_the_temperature() -
     assert answers_repeat(History(labelled(FEW, repeats=True).experiments))
     one = labelled(FEW[:1], repeats=True)
     assert not answers_repeat(one)  # four times yes may be chance
+    essay = row("baseline", 0, "baseline", "base", [""], 2, lambda *_: 7.3, lambda *_: "word " * 9)
+    assert answers_repeat(History([essay]))
 
 
 def test_eight_of_eight_is_no_certainty_and_says_which_inputs_it_speaks_of() -> None:

@@ -32,7 +32,7 @@ SAMPLE = 5  # held-out inputs from which they stand for others
 MOST = 200  # inputs in the final; of more a sample
 PART = 32  # inputs in one step
 LEAST = 0.2  # chance of a prompt that lost in the search but won here, whatever the search saw
-ALIKE = 9  # equal answers to the same question after which all are taken to repeat
+ALIKE, LONG = 9, 40  # equal answers, or characters of one, that are no chance: answers repeat
 REFUSED = 2  # failures on an input after which the final leaves it out
 MARGIN = 0.3  # points that a shorter prompt may lose and still pass as equal
 LABELS = 100  # right or wrong, on fewer inputs than which that cannot be shown
@@ -154,7 +154,8 @@ def answers_repeat(history: History) -> bool:
     again = sum(len(each) - 1 for each in answers)
     if not again:
         return history.deterministic
-    return again >= ALIKE and all(len(set(each)) == 1 for each in answers)
+    few = again < ALIKE and any(len(each[0][0]) < LONG for each in answers)
+    return not few and all(len(set(each)) == 1 for each in answers)
 
 
 def _baseline_answers(history: History) -> list[list[tuple[str, float]]]:
