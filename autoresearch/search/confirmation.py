@@ -306,7 +306,7 @@ def _met(taken: Iterable[Experiment]) -> dict[str, Scores]:
     return {key: by_input(each) for key, each in trials.items()}
 
 
-def _has(met: Mapping[str, Scores], prompt: str, inputs: Iterable[str], passes: int = 1) -> bool:
+def _has(met: Mapping[str, Scores], prompt: str, inputs: Iterable[str], passes: int) -> bool:
     mine = met.get(normalise(prompt), {})
     return all(len(mine.get(text, ())) >= passes for text in inputs)
 
@@ -350,7 +350,7 @@ def _outcome(history: History, target: int) -> Confirmation | None:
     fresh = {
         prompt: {text: met[normalise(prompt)][text] for text in inputs}
         for prompt in prompts
-        if _has(met, prompt, inputs)
+        if _has(met, prompt, inputs, passes)
     }
     evidence = Evidence(history, target, fresh, stands_for_others(history, inputs))
     difference, chance = evidence.difference(winner, baseline), evidence.chance(winner, baseline)
