@@ -104,8 +104,8 @@ class Manner:
         "max_tokens": ("max_[a-z_]*tokens", "it is sent as max_completion_tokens"),
         "temperature": ("temperature", "none is sent"),
         "system": (
-            r"\bsystem\b.{0,40}\b(role|message|prompt|instruction)|\brole.{0,60}\b(system|alternate)"
-            "|developer instruction|only user and assistant",
+            r"\bsystem\b.{0,40}\b(role|message|prompt|instruction)"
+            r"|\brole.{0,60}\b(system|alternate)|developer instruction|only user and assistant",
             "the prompt is sent before the task",
         ),
     }
