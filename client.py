@@ -139,7 +139,7 @@ class Client:
                     raise APIError(what) from failure
                 if time.monotonic() - began >= self._patience:  # though others had answers
                     raise APIError(f"no success after {attempt} attempts: {failure}") from failure
-                alone = failure.alone and attempt % tries == 0 and self._answers(role)
+                alone = failure.alone and attempt % tries == 0 and self._answers(role, spent)
                 self._servers[role].gate.sleep(failure.wait)
 
     def preflight(self, system: str = "", user: str = PROBE) -> Preflight:
@@ -194,10 +194,10 @@ class Client:
             return completion
         return self._ask(role, system, user, spent, attempt)
 
-    def _answers(self, role: str) -> bool:
+    def _answers(self, role: str, spent: Usage | None = None) -> bool:
         """Whether the server answers another request."""
         try:
-            self._ask(role, "", PROBE, None)
+            self._ask(role, "", PROBE, spent)
         except Unusable:
             return True
         except FatalAPIError:
