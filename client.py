@@ -1,7 +1,6 @@
 """The shared client of the model's API: one request in, one `Completion` out.
 
-Asks again for what may pass, asks differently where a part of a request is refused, counts tokens
-and money; knows which server and model each role uses. Reads no .env.
+Asks again for what may pass, differently where a part is refused, and counts tokens and money.
 """
 
 from __future__ import annotations
@@ -49,13 +48,11 @@ class Usage:
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
-    def add(
-        self, prompt_tokens: int | None, completion_tokens: int | None, cost: float | None
-    ) -> None:
+    def add(self, prompt: int | None, output: int | None, cost: float | None) -> None:
         with self._lock:
             self.calls += 1
-            self.prompt_tokens += prompt_tokens or 0
-            self.completion_tokens += completion_tokens or 0
+            self.prompt_tokens += prompt or 0
+            self.completion_tokens += output or 0
             self.cost = None if cost is None or self.cost is None else self.cost + cost
             self._dearest = max(self._dearest, cost or 0.0)
             self.charged += self._dearest if cost is None else cost
@@ -102,9 +99,9 @@ class Client:
             key, url = where = (servers or {}).get(role, shared)
             if where not in known:
                 prefix = "NEBIUS_" if where == shared else f"NEBIUS_{role.upper()}_"
-                exchange = Exchange(key, url, deadline, allow_http, prefix)
                 gate = Gate(patience, deadline, lambda line: self.notify(line))
-                known[where] = Server(exchange, gate)
+                gate.setting = f"{prefix}BASE_URL"
+                known[where] = Server(Exchange(key, url, deadline, allow_http, prefix), gate)
             self._servers[role] = known[where]
 
     def stop(self) -> None:
@@ -180,7 +177,9 @@ class Client:
             if not self._fall_back(role, model):
                 if not server.catalogue:
                     server.fetch_catalogue()
-                raise FatalAPIError(f"{error}{server.catalogue.nearest(model)}") from error
+                own = "" if model == self.models["task"] else f"{role.upper()}_"
+                near = server.catalogue.nearest(model)
+                raise FatalAPIError(f"{error} with NEBIUS_{own}MODEL{near}") from error
         except (APIError, MayPass) as error:
             part, instead = manner.learn(str(error), body)
             if isinstance(error, FatalAPIError) or not part:

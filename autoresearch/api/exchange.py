@@ -323,7 +323,7 @@ def _failure(
     if status in (400, 404) and (
         named or code == "model_not_found" or UNKNOWN_MODEL.search(message)
     ):
-        return UnknownModel(f"{said}: choose another with {prefix}MODEL")
+        return UnknownModel(f"{said}: choose another model")
     advice = ADVICE.get(300 if status < 400 else status)
     if advice is None or (status == 403 and whole and ABOUT_CONTENT.search(message)):
         return APIError(said)

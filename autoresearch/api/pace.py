@@ -161,18 +161,17 @@ class Gate:
         notify: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.stopped = False
+        self.stopped, self.setting = False, "NEBIUS_BASE_URL"
         self._patience, self._deadline = patience, deadline
         self.notify, self._clock = notify, clock
         self._opens = 0.0
-        self._shut = False  # closed, and no answer since
         self._wave = 0  # how often it closed
         self._running = 0  # of this wave
         self._most = float(AT_FIRST)  # calls under way at once
         self._steady = math.inf  # up to here each answer lets one more begin, beyond a part of one
         self._answers = 0
         self._row: list[object] = []  # what the failures since the last answer asked
-        self._closings = 0  # since the last answer
+        self._closings = 0  # since the last answer; above 0 it is shut
         self._failing_since: float | None = None
         self._over: FatalAPIError | None = None
         self._next_line = 0.0
@@ -229,7 +228,7 @@ class Gate:
                 self._running -= 1
                 slow = now - turn.began > self._deadline / 2
                 self._most += 1 if self._most < self._steady else (0.25 if slow else 1) / self._most
-                self._shut, self._closings = False, 0
+                self._closings = 0
                 self._row.clear()
             self._changed.notify_all()
         if pause and now >= self._next_line:
@@ -272,10 +271,10 @@ class Gate:
     def _closes(self, failure: MayPass) -> bool:
         """Whether it is the server that is in trouble, not only this call."""
         in_a_row = len(self._row) >= RUN and (not failure.alone or len(set(self._row)) > 1)
-        return self._shut or in_a_row or (failure.setup and not failure.alone)
+        return self._closings > 0 or in_a_row or (failure.setup and not failure.alone)
 
     def _close(self, until: float, failure: MayPass) -> None:
-        self._opens, self._shut = until, True
+        self._opens = until
         self._closings += 1
         self._wave += 1
         self._running = 0
@@ -309,7 +308,7 @@ class Gate:
         if left > 0:
             return left
         if setup:
-            raise FatalAPIError(f"{failure}: check NEBIUS_BASE_URL and the network")
+            raise FatalAPIError(f"{failure}: check {self.setting} and the network")
         self._over = FatalAPIError(
             f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so far is "
             "kept; start the same command again to go on"
