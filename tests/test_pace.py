@@ -267,6 +267,20 @@ def test_calls_under_way_fall_to_what_a_server_of_one_at_a_time_can_do() -> None
     assert len(night.answers) * 25 > 0.88 * night.seconds
 
 
+def test_the_first_answer_of_a_model_tells_how_many_calls_may_be_under_way() -> None:
+    now = 0.0
+    gate = pace.Gate(1800, 180, lambda line: None, lambda: now)
+    gate.answered(gate.enter(""), {})  # the list of models, at once
+    turn = gate.enter("m")
+    now = 25.0
+    gate.answered(turn, {})
+    under_way = 0
+    while gate.delay("m") == 0:
+        gate.begin("m")
+        under_way += 1
+    assert under_way <= 7 < 180 / 25 + 1
+
+
 def test_one_call_that_hangs_among_many_answers_is_no_load() -> None:
     class HangsNowAndThen(Server):
         def reply(self, now: float) -> tuple[float, int, dict[str, str]]:

@@ -221,9 +221,10 @@ class Gate:
             pace.answered(now)
             pace.succeeded = pace.succeeded or worked
             self._failing_since = None
-            if not self._answers:  # as many as one at a time would be answered in half the time
-                self._most = max(self._most, self._deadline / 2 / max(now - turn.began, 1e-3))
-            self._answers += 1
+            if turn.model and worked:  # not the list of models, which says nothing of an answer
+                if not self._answers:  # as many as one at a time would take half the time
+                    self._most = max(self._most, self._deadline / 2 / max(now - turn.began, 1e-3))
+                self._answers += 1
             if turn.wave == self._wave:
                 self._running -= 1
                 slow = now - turn.began > self._deadline / 2
