@@ -95,6 +95,7 @@ UNUSABLE: list[tuple[Any, str]] = [
     (answer(None, reasoning="the answer"), "m: it only thought.*enable_thinking"),
     (answer(None, refusal="I will not"), "the model refused: I will not"),
     (answer("half an ans", "content_filter"), "content filter"),
+    (answer("", "SAFETY"), "content filter"),
 ]
 
 

@@ -131,7 +131,8 @@ def error_in(data: Any) -> Any:
 
 # --- completions
 
-CUT = re.compile(r"length|max|trunc|limit|incomplete", re.IGNORECASE)
+CUT = re.compile("length|max|trunc|limit|incomplete", re.IGNORECASE)
+FILTERED = re.compile("filter|safety|sensitive|block|refus|recitation", re.IGNORECASE)
 
 
 def tokens(data: Any) -> tuple[int | None, int | None]:
@@ -150,7 +151,7 @@ def read_answer(data: Any, model: str, seconds: float = 0.0) -> Completion:
     reasoning = thought or next((mended(r) for r in said if isinstance(r, str)), "")
     if (refusal := message.get("refusal")) and isinstance(refusal, str) and not text:
         raise Unusable(f"the model refused: {told(refusal)}")
-    if finish == "content_filter":
+    if FILTERED.search(finish):
         raise Unusable("the server's content filter stopped the answer")
     if finish == "error":
         raise MayPass("the server broke off the answer with an error", alone=True)
