@@ -111,14 +111,9 @@ def _certificates() -> str | bool:
 def _written(key: str) -> re.Pattern[str]:
     """The key as a server may write it: plain, a character as an entity or an escape, in UTF-16
     read as bytes, in hexadecimal, in base64 whatever stands before it."""
-    forms = [
-        "".join(
-            rf"(?:{re.escape(c)}|%{ord(c):02x}|\\u00{ord(c):02x}|\\x{ord(c):02x}"
-            rf"|&\#0*{ord(c)};?|&\#x0*{ord(c):x};?)[\0 ]?"
-            for c in key
-        ),
-        key.encode().hex(),
-    ]
+    codes = [(re.escape(c), f"{ord(c):02x}", ord(c)) for c in key]
+    one = r"(?:{0}|%{1}|\\u00{1}|\\x{1}|&#x0*{1};?|&#0*{2};?)[\0 ]?"
+    forms = ["".join(one.format(*code) for code in codes), key.encode().hex()]
     for before in range(3):  # the characters that hold bits of what stands around it are left
         coded = base64.b64encode(b"\0" * before + key.encode()).decode()
         core = coded[-(-before * 8 // 6) : (before + len(key)) * 8 // 6]
@@ -129,8 +124,8 @@ def _written(key: str) -> re.Pattern[str]:
 class Exchange:
     """HTTP exchanges with one server, sorted by how they ended.
 
-    An adapter without a Session: no cookies, no .netrc, no redirects; urllib3's pool gives each
-    call under way a connection of its own, last used first. `prefix`: of the variables that set it.
+    An adapter without a Session: no cookies, no .netrc, no redirects; each call under way has a
+    connection of its own. `prefix`: of the variables that set it.
     """
 
     def __init__(
@@ -146,7 +141,7 @@ class Exchange:
         self._models = self._prepare("GET", root._replace(path=root.path + "/models", query=query))
         local = _is_loopback(root.hostname or "")
         self._proxies = {} if local else requests.utils.get_environ_proxies(root.geturl())
-        self._verify = _certificates()
+        self._settings: Any = {"proxies": self._proxies, "verify": _certificates()}
         self._adapter = HTTPAdapter(pool_maxsize=256)
 
     def _prepare(self, method: str, url: SplitResult) -> requests.PreparedRequest:
@@ -189,14 +184,9 @@ class Exchange:
         self, request: requests.PreparedRequest, deadline: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         ends = time.monotonic() + deadline
+        timeout, more = (min(CONNECT_SECONDS, deadline), deadline), self._settings
         try:
-            response = self._adapter.send(
-                request,
-                stream=True,
-                timeout=(min(CONNECT_SECONDS, deadline), deadline),
-                verify=self._verify,
-                proxies=self._proxies,
-            )
+            response = self._adapter.send(request, stream=True, timeout=timeout, **more)
             with response:  # closed where it could not be read whole
                 return response.status_code, response.headers, _read_body(response, ends)
         except ValueError as error:

@@ -2,8 +2,7 @@
 
 A lone failure makes its own call wait; a run of them closes the gate for all, and one call tries
 first. Calls under way: each answer lets one more begin, a time-out halves their number. Calls a
-second: as the server's headers allow; without headers, slower where it refuses too many. Sends
-nothing itself.
+second: as the server's headers allow; without headers, slower where it refuses too many.
 """
 
 from __future__ import annotations
@@ -92,14 +91,13 @@ class _Pace:
     def end(self, now: float, headers: Mapping[str, str]) -> float:
         """Takes in what the headers say; the seconds of pause that they name beyond the longest."""
         self.running -= 1
-        limit = read_number(headers.get("x-ratelimit-limit-requests"))
         left = read_number(headers.get("x-ratelimit-remaining-requests"))
         reset = read_seconds(headers.get("x-ratelimit-reset-requests"))
         if left is None or reset is None:
             return 0.0
         named, reset = reset, min(reset, self._longest)
         self.most = max(self.most, left + 1)  # a bucket may hold less than the limit of a minute
-        taken = min(limit or math.inf, self.most) - left
+        taken = self.most - left
         if taken >= self.most / 4:  # with fewer taken, rounding hides the difference
             each, (low, high) = reset / taken, self.per_call
             self.per_call = (min(low, each), max(high, each))
@@ -134,7 +132,7 @@ class _Pace:
             self.restart(now)
 
     def restart(self, now: float) -> None:
-        """Measures anew: what came before says nothing of what the server can do."""
+        """What came before says nothing of what the server can do."""
         self.since = now
         self.answers.clear()
         self.last.clear()
@@ -234,10 +232,8 @@ class Gate:
             self._changed.notify_all()
         if pause and now >= self._next_line:
             self._next_line = now + LONGEST_WAIT
-            self.notify(
-                f"the server allows no call for {pause / 3600:.3g} h: "
-                f"trying again in {min(LONGEST_WAIT, self._patience):g} s"
-            )
+            again = f"trying again in {min(LONGEST_WAIT, self._patience):g} s"
+            self.notify(f"the server allows no call for {pause / 3600:.3g} h: {again}")
 
     def failed(self, turn: Turn, failure: MayPass, attempt: int = 1) -> float:
         """Seconds that this call has to wait after its `attempt`.
@@ -310,22 +306,18 @@ class Gate:
             return left
         if setup:
             raise FatalAPIError(f"{failure}: check {self.setting} and the network")
-        self._over = FatalAPIError(
-            f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so far is "
-            "kept; start the same command again to go on"
-        )
+        what = f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so far is"
+        self._over = FatalAPIError(f"{what} kept; start the same command again to go on")
         raise self._over
 
 
 def _wait(failure: MayPass, attempt: int) -> float:
     """What the server asks; without a word from it, or when that did not help, twice as long from
     attempt to attempt, with jitter."""
-    after = retry_after(failure.headers)
-    wait = 0.0
+    after, wait = retry_after(failure.headers), 0.0
     if after is None or attempt > 1:
-        high = min(
-            2.0 ** min(attempt, 9), AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF
-        )
+        most = AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF
+        high = min(2.0 ** min(attempt, 9), most)
         wait = random.uniform(high / 2, high)
     return min(max(wait, after or 0.0), LONGEST_WAIT)
 
