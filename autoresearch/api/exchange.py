@@ -31,7 +31,8 @@ CONNECT_SECONDS = 10.0
 MAX_BYTES = 10_000_000  # of one response
 AZURE = (".azure.com", ".azure.us", ".azure.cn")  # they take the key in a header of their own
 
-Reply = tuple[Any, Mapping[str, str]]  # an answer's JSON and the response's headers
+Headers = Mapping[str, str]
+Reply = tuple[Any, Headers]  # an answer's JSON and the response's headers
 
 
 class APIError(Exception):
@@ -176,13 +177,11 @@ class Exchange:
         if 200 <= status < 300 and answers and not error_in(data):
             return data, headers
         headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
-        said, code = (self._scrub(part) for part in _message(text, data))
-        body, asked = (said, code, data is not None), (self._scrub(str(request.url)), model)
-        raise _failure(status, headers, body, asked, self.prefix)
+        raise self._failure(status, headers, text, data, model)
 
     def _exchange(
         self, request: requests.PreparedRequest, deadline: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> tuple[int, Headers, bytes]:
         ends = time.monotonic() + deadline
         timeout, more = (min(CONNECT_SECONDS, deadline), deadline), self._settings
         try:
@@ -194,9 +193,54 @@ class Exchange:
             failure: Exception = _unusable(why, self.prefix, proxied)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             late = isinstance(error, LATE) or time.monotonic() >= ends
-            why = self._scrub(_innermost(error))
-            failure = _broken(error, self._host, deadline if late else 0.0, why, self.prefix)
+            failure = self._broken(error, deadline if late else 0.0)
         raise failure  # outside the handler: what is caught there holds the request and so the key
+
+    def _failure(
+        self, status: int, headers: Headers, text: str, data: Any, model: str
+    ) -> Exception:
+        """Sorts a whole response that is no answer."""
+        message, code = (self._scrub(part) for part in _message(text, data))
+        url = self._scrub(str((self._chat if model else self._models).url))
+        whole = data is not None
+        status = CODES.get(code, int(code) if re.fullmatch("[45][0-9][0-9]", code) else status)
+        if status < 300:
+            if whole:
+                said = f"the server answered {status} and no answer: {message}"
+                return MayPass(said, status, headers, alone=True)
+            if message.startswith("a web page"):
+                return MayPass(f"{url} answers with {message}, not as the API", setup=True)
+            return MayPass(f"the answer is not whole JSON: {message}", setup=True, alone=True)
+        said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
+        said += f": {message.rstrip('.')}" if message else ""
+        if status in (408, 409, 425, 429) or status >= 500:
+            return MayPass(said, status, headers, alone=status >= 500)
+        named = status == 404 and whole and model and re.search(rf"\b{re.escape(model)}\b", message)
+        if status in (400, 404) and (
+            named or code == "model_not_found" or UNKNOWN_MODEL.search(message)
+        ):
+            return UnknownModel(f"{said}: choose another model")
+        advice = ADVICE.get(300 if status < 400 else status)
+        if advice is None or (status == 403 and whole and ABOUT_CONTENT.search(message)):
+            return APIError(said)
+        advice = advice.format(self.prefix, url, told(headers.get("Location", "nowhere")))
+        return (FatalAPIError if status == 402 else WrongSetting)(f"{said}: {advice}")
+
+    def _broken(self, error: Exception, late: float) -> MayPass:
+        """The failure for an exchange that ended without a whole response."""
+        host, why = self._host, self._scrub(_innermost(error))
+        cause = getattr(error.args[0] if error.args else None, "reason", None)
+        if isinstance(error, requests.exceptions.ConnectTimeout):
+            return MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
+        if late:
+            what = f"no whole answer from {host} within {late:g} s (NEBIUS_TIMEOUT)"
+            return MayPass(what, late=True)
+        if "WRONG_VERSION_NUMBER" in why:
+            why = f"it does not seem to speak https; is {self.prefix}BASE_URL to begin with http://"
+        unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
+        if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
+            return MayPass(f"no connection to {host}: {told(why)}", setup=True)
+        return MayPass(f"the connection to {host} broke: {told(why)}")
 
     def _scrub(self, text: str) -> str:
         """`text` without the key."""
@@ -270,55 +314,6 @@ def _unusable(why: str, prefix: str, proxied: bool) -> FatalAPIError:
         return FatalAPIError("ALL_PROXY or HTTPS_PROXY names a SOCKS proxy: pip install PySocks")
     names = "HTTPS_PROXY or ALL_PROXY names a proxy" if proxied else f"{prefix}BASE_URL is one"
     return FatalAPIError(f"{names} that cannot be used: {told(why)}")
-
-
-def _broken(error: Exception, host: str, late: float, why: str, prefix: str) -> MayPass:
-    """The failure for an exchange that ended without a whole response."""
-    cause = getattr(error.args[0] if error.args else None, "reason", None)
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
-    if late:
-        what = f"no whole answer from {host} within {late:g} s (NEBIUS_TIMEOUT)"
-        return MayPass(what, late=True)
-    if "WRONG_VERSION_NUMBER" in why:
-        why = f"it does not seem to speak https; is {prefix}BASE_URL to begin with http://"
-    unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
-    if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
-        return MayPass(f"no connection to {host}: {told(why)}", setup=True)
-    return MayPass(f"the connection to {host} broke: {told(why)}")
-
-
-def _failure(
-    status: int,
-    headers: Mapping[str, str],
-    body: tuple[str, str, bool],
-    asked: tuple[str, str],
-    prefix: str,
-) -> Exception:
-    """Sorts a whole response that is no answer: what it says, its code, whether it is JSON."""
-    (message, code, whole), (url, model) = body, asked
-    status = CODES.get(code, int(code) if re.fullmatch("[45][0-9][0-9]", code) else status)
-    if status < 300:
-        if whole:
-            said = f"the server answered {status} and no answer: {message}"
-            return MayPass(said, status, headers, alone=True)
-        if message.startswith("a web page"):
-            return MayPass(f"{url} answers with {message}, not as the API", setup=True)
-        return MayPass(f"the answer is not whole JSON: {message}", setup=True, alone=True)
-    said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
-    said += f": {message.rstrip('.')}" if message else ""
-    if status in (408, 409, 425, 429) or status >= 500:
-        return MayPass(said, status, headers, alone=status >= 500)
-    named = status == 404 and whole and model and re.search(rf"\b{re.escape(model)}\b", message)
-    if status in (400, 404) and (
-        named or code == "model_not_found" or UNKNOWN_MODEL.search(message)
-    ):
-        return UnknownModel(f"{said}: choose another model")
-    advice = ADVICE.get(300 if status < 400 else status)
-    if advice is None or (status == 403 and whole and ABOUT_CONTENT.search(message)):
-        return APIError(said)
-    advice = advice.format(prefix, url, told(headers.get("Location", "nowhere")))
-    return (FatalAPIError if status == 402 else WrongSetting)(f"{said}: {advice}")
 
 
 def _message(text: str, data: Any) -> tuple[str, str]:
