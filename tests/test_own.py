@@ -45,11 +45,11 @@ def test_what_it_returns_is_the_mark(tmp_path, result, value):
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("return 1.01", "own.py:1: it returned 1.01, expected a number from 0 to 1"),
-        ("return -0.1, 'x'", "own.py:1: it returned "),
-        ("return float('nan')", "own.py:1: it returned nan, expected"),
-        ("return '1'", "own.py:1: it returned '1', expected"),
-        ("return None", "own.py:1: it returned None, expected"),
+        ("return 1.01", "own.py:1: ValueError: it returned 1.01, expected a number from 0 to 1"),
+        ("return -0.1, 'x'", "own.py:1: ValueError: it returned "),
+        ("return float('nan')", "own.py:1: ValueError: it returned nan, expected"),
+        ("return '1'", "own.py:1: ValueError: it returned '1', expected"),
+        ("return None", "own.py:1: ValueError: it returned None, expected"),
         ("\n x = 1\n return x / 0", "own.py:3: ZeroDivisionError: division by zero"),
         ("\n import json\n return json.loads('{')", "own.py:3: JSONDecodeError: "),
         ("raise SystemExit(3)", "own.py:1: SystemExit: 3"),
@@ -64,12 +64,15 @@ def test_what_goes_wrong_is_no_mark_and_names_file_and_line(tmp_path, body, prob
     assert "\n" not in str(raised.value)
 
 
+FORM = "own.py:1: TypeError: expected def check(response, expected, input): "
+
+
 @pytest.mark.parametrize(
     ("source", "argument", "problem"),
     [
-        ("", "own.py:check", "own.py: no function check; write def check(response, expected, in"),
-        ("check = 3", "own.py:check", "own.py: no function check"),
-        ("def check(response): pass", "own.py:check", "own.py: check must take (response, expec"),
+        ("", "own.py:check", FORM + "None is not a callable"),
+        ("check = 3", "own.py:check", FORM + "3 is not a callable"),
+        ("def check(response): pass", "own.py:check", FORM + "too many positional"),
         ("x = 1\ndef check(:", "own.py:check", "own.py:2: SyntaxError: invalid syntax"),
         ("import nowhere", "own.py:check", "own.py:1: ModuleNotFoundError: No module named 'nowh"),
         ("raise SystemExit", "own.py:check", "own.py:1: SystemExit:"),

@@ -1,6 +1,6 @@
 """The kind `python`: a function of one's own, in a file beside program.md.
 
-It runs in a process of its own (worker.py), without our variables, and may take `SECONDS`.
+It runs in processes of its own (worker.py), without our variables, and may take `SECONDS`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from queue import LifoQueue
 
 from autoresearch.criteria.kind import Mark
 from autoresearch.files.inputs import Input
@@ -24,73 +24,64 @@ from autoresearch.text import short
 
 SECONDS = 10.0  # that loading the file, or one call, may take
 WORKER = str(Path(__file__).with_name("worker.py"))
+Process = subprocess.Popen[str]
 
 
 class Function:
-    """A function and the processes that call it, as many at once as there are processors."""
+    """Calls a function, side by side in as many processes as there are processors."""
 
     def __init__(self, path: Path, name: str, source: str) -> None:
         self.path, self.name, self.source = path, name, source
-        self.room = threading.Semaphore(os.cpu_count() or 1)
-        self.idle: list[subprocess.Popen[str]] = []
-        atexit.register(self.end)
-        self.idle.append(self.start())
+        self.idle: LifoQueue[Process | None] = LifoQueue()  # None: one that may yet be started
+        for process in [*[None] * ((os.cpu_count() or 1) - 1), self.start()]:
+            self.idle.put(process)
 
     def __call__(self, response: str, given: Input) -> Mark:
         """Raises ValueError with file and line for whatever is no mark."""
-        with self.room:
-            try:
-                process = self.idle.pop()
-            except IndexError:
-                process = self.start()
-            reply = self.ask(process, response, given.expected, given.text)
-            self.idle.append(process)
-        if isinstance(reply, str):
-            raise ValueError(short(reply, 300))
-        return reply[0], short(reply[1], 300)
+        process = self.idle.get()
+        try:
+            process = process or self.start()
+            return self.ask(process, response, given.expected, given.text)
+        finally:
+            self.idle.put(process if process and process.poll() is None else None)
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> Process:
         process = subprocess.Popen(
-            [sys.executable, WORKER, str(SECONDS + 1)],
+            [sys.executable, WORKER, str(self.path), self.name, str(SECONDS + 1)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
             env={n: value for n, value in os.environ.items() if not n.startswith("NEBIUS_")},
             start_new_session=True,  # Ctrl-C lets it end what it does
         )
-        reply = self.ask(process, str(self.path), self.name, self.source)
-        if isinstance(reply, str):
-            end(process)
-            raise ValueError(short(reply, 300))
+        atexit.register(end, process)
+        self.ask(process, self.source)
         return process
 
-    def ask(self, process: subprocess.Popen[str], *question: str | None) -> list[Any] | str:
+    def ask(self, process: Process, *question: str | None) -> Mark:
+        """Its mark; a process that gives none in time is ended."""
         timer, line = threading.Timer(SECONDS, kill, [process]), ""
-        assert process.stdin and process.stdout
         timer.start()
         with suppress(OSError):  # it has ended
             print(json.dumps(question), file=process.stdin, flush=True)
-            line = process.stdout.readline()
+            line = process.stdout.readline() if process.stdout else ""
         timer.cancel()
-        if not line:
+        problem = f"{self.path.name}: {self.name} took over {SECONDS:g} s, or ended its process"
+        mark, reason = json.loads(line) if line else (None, problem)
+        if mark is None:
             end(process)
-            problem = f"{self.name} took over {SECONDS:g} s, or ended its process"
-            raise ValueError(f"{self.path.name}: {problem}")
-        reply: list[Any] | str = json.loads(line)
-        return reply
-
-    def end(self) -> None:
-        while self.idle:
-            end(self.idle.pop())
+            raise ValueError(short(reason, 300))
+        return mark, short(reason, 300)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Process) -> None:
     """With all that it started; whoever waits for its answer reads an end of file."""
-    with suppress(OSError):
-        getattr(os, "killpg", os.kill)(process.pid, 9)
+    if process.returncode is None:
+        with suppress(OSError):
+            getattr(os, "killpg", os.kill)(process.pid, 9)
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: Process) -> None:
     kill(process)
     with suppress(OSError):
         process.communicate()

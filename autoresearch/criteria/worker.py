@@ -1,9 +1,8 @@
 """The process in which a `python:` criterion runs: JSON lines in, JSON lines out.
 
-A script on the standard library alone; own.py starts it with the seconds that a call may take.
+A script on the standard library alone. The first line holds the source, each other one a call; the
+reply is [mark, reason], or [null, what went wrong].
 """
-
-from __future__ import annotations
 
 import faulthandler
 import inspect
@@ -16,61 +15,54 @@ from numbers import Real
 from typing import Any
 
 
-def main(seconds: float) -> None:
-    requests = os.fdopen(os.dup(0), encoding="utf-8")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+def main(path: str, name: str, seconds: str) -> None:
+    questions, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")  # in ASCII
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):  # what the function reads and prints is not between the lines
         os.dup2(nothing, number)
-    path, name, source = json.loads(requests.readline())
     sys.path[0], sys.argv = os.path.dirname(path), [path]
-    function, line = None, "first"
-    reply: list[Any] | str
-    while line:
-        faulthandler.dump_traceback_later(seconds, exit=True)  # also when nobody waits any more
+    function = None
+    for line in questions:
+        faulthandler.dump_traceback_later(float(seconds), exit=True)  # where nobody waits any more
+        reply: tuple[float | None, str] = 0.0, ""
         try:
-            reply = marked(function, *json.loads(line)) if function else [0, ""]
-            function = function or load(path, name, source)
+            if function is None:
+                function = load(path, name, *json.loads(line))
+            else:
+                reply = as_mark(function(*json.loads(line)))
         except BaseException as error:  # sys.exit() too is the function's, not ours
-            reply = placed(error, path)
+            reply = None, placed(error, path, function)
         faulthandler.cancel_dump_traceback_later()
-        print(json.dumps(reply), file=answers, flush=True)
-        line = requests.readline()
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 def load(path: str, name: str, source: str) -> Any:
     module = sys.modules["criterion"] = types.ModuleType("criterion")  # dataclasses look there
     module.__file__ = path
     exec(compile(source, path, "exec"), vars(module))
-    function = vars(module).get(name)
-    if not callable(function):
-        raise LookupError(f"no function {name}; write def {name}(response, expected, input):")
+    function: Any = vars(module).get(name)
     try:
         inspect.signature(function).bind("", None, "")
     except TypeError as error:
-        raise LookupError(f"{name} must take (response, expected, input): {error}") from error
+        raise TypeError(f"expected def {name}(response, expected, input): {error}") from error
     return function
 
 
-def marked(function: Any, *given: str | None) -> list[Any]:
-    result = function(*given)
+def as_mark(result: Any) -> tuple[float, str]:
     mark, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
     if isinstance(mark, Real) and 0 <= float(mark) <= 1:  # no NaN
-        return [float(mark), str(reason)]
+        return float(mark), str(reason)
+    raise ValueError(f"it returned {result!r:.60}, expected a number from 0 to 1")
+
+
+def placed(error: BaseException, path: str, function: Any) -> str:
+    """`file.py:12: Type: text`; the last line of the file that is to blame, or the function's."""
     line = getattr(getattr(function, "__code__", None), "co_firstlineno", 1)
-    raise LookupError(f"it returned {result!r:.60}, expected a number from 0 to 1", line)
-
-
-def placed(error: BaseException, path: str) -> str:
-    """`file.py:12: Type: text`; the line is the last one in that file."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     if isinstance(error, SyntaxError) and error.filename == path:
         lines = [error.lineno]
-    problem = f"{type(error).__name__}: {error}"
-    if not lines and isinstance(error, LookupError):  # ours
-        problem, lines = error.args[0], [*error.args[1:]]
-    return f"{os.path.basename(path)}{f':{lines[-1]}' if lines else ''}: {problem}"
+    return f"{os.path.basename(path)}:{[line, *lines][-1]}: {type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(*sys.argv[1:])
