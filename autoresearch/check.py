@@ -39,26 +39,63 @@ ASKED = 2  # the first proposal that needs the agent
 DEVIATION = 6.5  # points by which right-or-wrong scores of two prompts differ on one input
 REFUSAL = "I'm sorry, but I can't help with that."
 LOREM = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor".split()
-CUT = str.maketrans(dict.fromkeys(",|{", "\n"))  # what an argument of `avoids` cannot hold
 ADD_JUDGE = "add 'judge: Does the response do what the task asks, correctly and clearly?'"
 TRUST_JUDGE = "only the judge can tell, so give it more weight"
 
 
-Trick = tuple[str, str, str]  # name, response, what would see through it
+def rehearse(program: Program, options: argparse.Namespace, client: Any, *functions: Any) -> int:
+    """Print what the run would do and cost, and every problem in sight; 0 where it can begin.
+
+    `functions`: run_experiment, ask_judge, propose_experiment, which this package cannot import.
+    """
+    say(f"{program.name}: {summary(program)}", *program.notices)
+    found = client.preflight(program.baseline, program.question(program.inputs[0]))
+    say(*map(model_line, found.models))
+    rehearsal = Rehearsal(program, client, *functions)
+    rehearsal.example()
+    rehearsal.forecast(options, found.models)
+    say(shows(program))
+    rehearsal.expected_answers()
+    rehearsal.stress_test()
+    problems = dict.fromkeys([*found.problems, *rehearsal.problems])
+    say("", *(f"warning: {problem}" for problem in problems))
+    say(f"{len(problems)} to look at, then python main.py" if problems else "ready: python main.py")
+    return 0
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(visible(line), flush=True)
+
+
+def summary(program: Program) -> str:
+    listed = f"{count(len(program.inputs), 'input')} searched"
+    parts = [listed if program.inputs[0].text else "the task is asked alone, without inputs"]
+    parts += [f"{len(program.held_out):,} held out"] * bool(program.held_out)
+    parts += [f"{len(program.pool):,} for examples, never scored"] * bool(program.pool)
+    given = count(len(program.criteria), "criterion", "criteria")
+    return f"{', '.join(parts)}; {given if program.criteria else 'judged by the goal'}"
+
+
+def model_line(model: ModelCheck) -> str:
+    read, written = (1e6 * price for price in model.price or (math.nan, math.nan))
+    line = f"{model.id} ({', '.join(model.roles)}); "
+    line += f"${read:g} in, ${written:g} out per million tokens" if model.price else "price unknown"
+    line += f"; context of {model.context_length:,} tokens" if model.context_length else ""
+    limit = model.requests_per_minute
+    return line + (f"; {limit:g} requests a minute" if limit else "")
 
 
 class Rehearsal:
-    """What main hands in, bound to the first input; the problems that were met."""
+    """Calls and marks as in the run, on the first input; the problems that were met."""
 
     def __init__(self, program: Program, client: Any, answer: Any, judge: Any, propose: Any):
-        self.program, self.given, prompt = program, program.inputs[0], program.baseline
+        self.program, self.given, self.history = program, program.inputs[0], History()
         self.problems: list[str] = []
         self.spent = {role: type(client.total)() for role in ("task", "judge", "agent")}
         task, verdict, agent = (partial(partial, spent=each) for each in self.spent.values())
-        self.preflight = partial(client.preflight, prompt, program.question(self.given))
-        self.answer = task(answer, client, program, prompt, inputs=[self.given])
+        self.answer = task(answer, client, program, program.baseline, inputs=[self.given])
         self.judge = verdict(judge, client, program)
-        self.history = History()
         self.propose = agent(propose, client, program, self.history, ASKED)
 
     def attempt(self, call: Callable[..., Any], *given: object) -> Any:
@@ -101,7 +138,7 @@ class Rehearsal:
         """A judge on a good answer, the expected one where there is one, and on a cheap one."""
         if self.given.expected:
             good, text = self.mark(criterion, self.given, self.given.expected), self.given.expected
-        cheap = self.mark(criterion, self.given, filler(60, 5, []))
+        cheap = self.mark(criterion, self.given, filler(60, 5))
         if good and cheap and cheap[0] >= good[0]:
             self.problems.append(
                 f"'{short(criterion.label)}' gives '{short(text)}' {10 * good[0]:.3g} of 10, and "
@@ -109,7 +146,7 @@ class Rehearsal:
                 "exactly, or set NEBIUS_JUDGE_MODEL to a stronger model"
             )
 
-    def forecast(self, models: list[ModelCheck], options: argparse.Namespace) -> Iterator[str]:
+    def forecast(self, options: argparse.Namespace, models: list[ModelCheck]) -> None:
         """The run by the calls just made; neither waits nor what was asked again count."""
         responses = expected_calls(self.program, options.iterations, not options.no_confirm)
         judges = sum(map(is_judge, criteria_of(self.program)))
@@ -125,23 +162,21 @@ class Rehearsal:
             cost += read * prices[0] + written * prices[1]
             limit = 60 / (model.requests_per_minute or math.inf)
             seconds += calls[role] * max(model.seconds / at_once, limit)
-        yield f"\nexpected for {count(options.iterations, 'iteration')}, roughly, by these calls:"
-        yield f"  calls     {sum(calls.values()):,}"
-        yield f"  tokens    {tokens:,.0f}"
-        yield f"  cost      {'unknown' if math.isnan(cost) else money(cost)}"
-        yield f"  duration  {duration(seconds)}"
+        say(f"\nexpected for {count(options.iterations, 'iteration')}, roughly, by these calls:")
+        say(f"  calls     {sum(calls.values()):,}", f"  tokens    {tokens:,.0f}")
+        say(f"  cost      {'unknown' if math.isnan(cost) else money(cost)}")
+        say(f"  duration  {duration(seconds)}")
 
     def expected_answers(self) -> None:
         """Each rule on the answers that program.md calls right."""
         right = [i for i in (*self.program.inputs, *self.program.held_out) if i.expected][:MANY]
-        for criterion in self.program.criteria:
-            given = [] if is_judge(criterion) else right
-            marks = [(self.mark(criterion, i, i.expected or ""), i.text) for i in given]
-            missed = [(mark[1], text) for mark, text in marks if mark and mark[0] < 1]
-            for reason, text in missed[:1]:
+        for criterion in rules(self.program):
+            marks = [(self.mark(criterion, i, i.expected or ""), i.text) for i in right]
+            missed = [f"{m[1]} (for '{short(text)}')" for m, text in marks if m and m[0] < 1]
+            if missed:
                 self.problems.append(
                     f"'{short(criterion.label)}' gives the expected answer less than 10 on "
-                    f"{len(missed)} of {count(len(right), 'input')}: {reason} (for '{short(text)}')"
+                    f"{len(missed)} of {count(len(right), 'input')}: {missed[0]}"
                 )
 
     def stress_test(self) -> None:
@@ -156,50 +191,10 @@ class Rehearsal:
         self.problems += [f"{', '.join(names)}: {remedy}" for remedy, names in remedies.items()]
 
 
-def rehearse(program: Program, options: argparse.Namespace, client: Any, *functions: Any) -> int:
-    """Print what the run would do and cost, and every problem in sight; 0 where it can begin.
-
-    `functions`: run_experiment, ask_judge, propose_experiment, which this package cannot import.
-    """
-    rehearsal = Rehearsal(program, client, *functions)
-    say(f"{program.name}: {_summary(program)}", *program.notices)
-    found = rehearsal.preflight()
-    rehearsal.problems += found.problems
-    say(*map(_model_line, found.models))
-    rehearsal.example()
-    say(*rehearsal.forecast(found.models, options), shows(program))
-    rehearsal.expected_answers()
-    rehearsal.stress_test()
-    problems = dict.fromkeys(rehearsal.problems)
-    say("", *(f"warning: {problem}" for problem in problems))
-    say(f"{len(problems)} to look at, then python main.py" if problems else "ready: python main.py")
-    return 0
-
-
-def say(*lines: str) -> None:
-    for line in lines:
-        print(visible(line), flush=True)
-
-
-def _summary(program: Program) -> str:
-    parts = [f"{count(len(program.inputs), 'input')} searched"]
-    parts += [f"{len(program.held_out):,} held out"] * bool(program.held_out)
-    parts += [f"{len(program.pool):,} for examples, never scored"] * bool(program.pool)
-    given = count(len(program.criteria), "criterion", "criteria")
-    return f"{', '.join(parts)}; {given if program.criteria else 'judged by the goal'}"
-
-
-def _model_line(model: ModelCheck) -> str:
-    read, written = (1e6 * price for price in model.price or (math.nan, math.nan))
-    price = f"${read:g} in, ${written:g} out per million tokens" if model.price else "price unknown"
-    context = f"; context of {model.context_length:,} tokens" if model.context_length else ""
-    if model.requests_per_minute:
-        context += f"; {model.requests_per_minute:g} requests a minute"
-    return f"{model.id} ({', '.join(model.roles)}); {price}{context}"
-
-
 def shows(program: Program) -> str:
     """The true gain that is seen in four of five nights: (t + 0.84) standard errors."""
+    if not program.inputs[0].text:
+        return "a gain is one on this task; add '## Inputs' for one that holds for others"
     n = len(program.held_out or program.inputs)
     kind = "held out" if program.held_out else "that the search sees too"
     least = (t_quantile(max(1, n - 1)) + 0.84) * DEVIATION / math.sqrt(n)
@@ -216,55 +211,50 @@ def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
     return round(answers_ahead(program, iterations)) + confirmation
 
 
-# --- stress test ---
+def rules(program: Program) -> list[Criterion]:
+    return [c for c in program.criteria if not is_judge(c)]
 
 
 def stress(program: Program) -> list[tuple[float, str, str]]:
     """The mean score, name and remedy of each trick over the first inputs.
 
-    Without a call: a judge is taken to give 0, as it should; [] where no criterion is a rule. The
-    program must have passed `check_criteria`; raises ScoreError.
+    A judge is taken to give 0, as it should; [] where no criterion is a rule. Raises ScoreError.
     """
-    rules = [c for c in program.criteria if not is_judge(c)]
     points: dict[tuple[str, str], list[float]] = {}
-    for given in program.inputs[:SOME] if rules else ():
-        for name, response, remedy in tricks(program, rules, given):
-            marks = dict.fromkeys([c.label for c in program.criteria], (0.0, ""))
-            marks |= {c.label: by_rule(c, given, response) for c in rules}
+    for given in program.inputs[:SOME] if rules(program) else ():
+        for name, response, remedy in tricks(program, given):
+            marks = {c.label: (0.0, "") for c in program.criteria}
+            marks |= {c.label: by_rule(c, given, response) for c in rules(program)}
             points.setdefault((name, remedy), []).append(weighted(program.criteria, marks)[0])
     return [(fmean(scores), *trick) for trick, scores in points.items()]
 
 
-def tricks(program: Program, rules: list[Criterion], given: Input) -> Iterator[Trick]:
-    arguments = {c.kind: read_argument(c, given) for c in rules}
+def tricks(program: Program, given: Input) -> Iterator[tuple[str, str, str]]:
+    """Name and response of each, and what would see through it."""
+    arguments = {c.kind: read_argument(c, given) for c in rules(program)}
     low, high = arguments.get("words", (60, 60))
     length = min(LONGEST_TRICK, low if high == math.inf else round((low + high) / 2))
     stops = min(length, arguments.get("sentences", (length // 12, 0))[0])
-    mentioned = [read_argument(c, given) for c in rules if c.kind == "mentions"]
+    mentioned = [read_argument(c, given) for c in program.criteria if c.kind == "mentions"]
     keywords = [group[0] for groups in mentioned for group in groups]
-    answers = Counter(i.expected for i in program.inputs if i.expected)
-    judge = ADD_JUDGE if len(rules) == len(program.criteria) else TRUST_JUDGE
+    judge = TRUST_JUDGE if any(map(is_judge, program.criteria)) else ADD_JUDGE
     longer = judge if "words" in arguments else "add 'words: 20+'"
-    opening = " ".join(program.task.translate(CUT).partition("\n")[0].split()[:6])
-    yield "nothing at all", "", longer
-    yield "the task repeated", program.question(given), f"add 'avoids: {opening or 'task'}'"
-    yield "the goal repeated", program.goal, judge
+    yield "the task repeated", program.question(given), judge
     yield "a refusal", REFUSAL, "add 'avoids: sorry | can't help | cannot help'"
-    yield "lorem ipsum of the right length", filler(length, stops, []), judge
-    yield "the criteria themselves", "\n".join(c.label for c in rules), judge
+    yield "lorem ipsum of the right length", filler(length, stops), judge
     if given.text:
         yield "the input repeated", given.text, judge
     if keywords:
         yield "the keywords as a list", ", ".join(keywords), longer
-        yield "the keywords in lorem ipsum", filler(length, stops, keywords), judge
+        yield "the keywords in lorem ipsum", filler(length, stops, *keywords), judge
     if "json" in arguments:
         form = json.dumps(dict.fromkeys(arguments["json"], ""))
         yield "the JSON form left empty", form, "add 'equals: {expected}'"
-    for commonest, _ in answers.most_common(1):
+    for commonest, _ in Counter(i.expected for i in program.inputs if i.expected).most_common(1):
         yield "the same answer always", commonest or "", "add inputs of other answers"
 
 
-def filler(length: int, stops: int, keywords: list[str]) -> str:
+def filler(length: int, stops: int, *keywords: str) -> str:
     """Meaningless text of so many words and sentences, the keywords before it."""
     text = [*" ".join(keywords).split(), *LOREM * (1 + length // len(LOREM))][:length]
     size = math.ceil(len(text) / max(1, stops)) or 1

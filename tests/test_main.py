@@ -581,7 +581,7 @@ def test_check_forecasts_the_run_and_changes_no_file(command, folder):
         out = command("--check", "--iterations", "100", server=server).out
         assert server.counts == {"200": 3}  # the first call, the example, a proposal
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert "program.md: 1 input searched; 2 criteria" in out
+    assert "program.md: the task is asked alone, without inputs; 2 criteria" in out
     assert f"{MODEL} (agent, task, judge); $0.2 in, $0.6 out per million tokens; context" in out
     for name in "calls ", "tokens ", "cost      \\$", "duration  ":
         assert re.search(rf"^  {name}", out, re.M)
