@@ -19,7 +19,7 @@ try:
     from autoresearch.api.exchange import APIError, FatalAPIError, Interrupted
     from autoresearch.api.models import TEMPERATURES
     from autoresearch.check import rehearse
-    from autoresearch.criteria import check_criteria, doubts, needs_judge
+    from autoresearch.criteria import check_criteria, doubts, judge_labels
     from autoresearch.criteria.kind import ScoreError
     from autoresearch.files.inputs import ProgramError
     from autoresearch.files.program import Program, load_program
@@ -166,7 +166,7 @@ def carry_out(run: Run, step: Step) -> Experiment:
         while inputs := inputs_due(history, program, step, experiment):
             prompt, mark = experiment.prompt, partial(score, client, program, spent=spent)
             responses = run_experiment(client, program, prompt, inputs, spent, at_once=at_once)
-            trials += side_by_side(mark, responses, at_once if needs_judge(program) else 1)
+            trials += side_by_side(mark, responses, at_once if judge_labels(program) else 1)
             experiment = experiment.scored(trials)
     except FatalAPIError:
         raise

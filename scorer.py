@@ -88,6 +88,7 @@ def judge_messages(
     return JUDGE_SYSTEM.format(fence=fence), user
 
 
+LONGEST = 100_000  # characters of a verdict
 NUMBER = r"[-+]?\d+(?:[.,]\d+)?"
 RANGE = r"\s*+(?:[-\u2010-\u2015~\u2026\u00b1]|\.\.+|to|or)\s*+"  # 7-8 is no verdict
 STATED = regex.compile(
@@ -113,6 +114,8 @@ def read_verdict(text: str) -> tuple[float, str]:
     Takes a JSON object, `Score: 7`, `7/10` or a bare number, with prose around; all that state a
     score must agree.
     """
+    if len(text) > LONGEST:
+        raise ValueError("it is too long")
     if COPIED.search(text):
         raise ValueError("it repeats the form instead of filling it in")
     found, reason, prose = [], "", text

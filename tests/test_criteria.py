@@ -131,6 +131,8 @@ MENTIONED = [
         ("-5", "at \u22125 \u00b0C"),
     ),
     *(("1,200", "1,200 dogs"), ("1,200", "1200 dogs"), ("1200", "1\u202f200 dogs")),
+    *(("42 000", "42,000"), ("42000", "about 42 000."), ("2024", "in 2024 300 came")),
+    *(("1 200 000", "1200000"), ("5", "5 20 ml glasses"), ("42", "42\n000")),
     *(
         ("can't", "I can\u2019t"),
         ("H2O", "H\u2082O"),
@@ -147,6 +149,7 @@ NOT_MENTIONED = [
         ("5", ".5"),
         ("5", "at -5"),
     ),
+    *(("42", "42 000 of them"), ("42", "42\u202f000"), ("0", "42 000"), ("000", "1 000 000")),
     *(("42", "42nd"), ("23", "2\u00b3"), ("200", "1,200"), ("1,200", "1 dog and 200 cats")),
     *(("can", "I can't"), ("can", "I can\u2019t"), ("C", "C++"), ("C", "C#"), ("NET", "in .NET")),
     *(
@@ -361,12 +364,19 @@ def test_a_criterion_that_cannot_be_used_is_named(criterion, message):
         by_rule(program(criterion).criteria[0], Input("**"), "text")
 
 
-def test_a_judge_that_gives_nothing_but_0_is_told_after_the_baseline():
+def test_a_judge_that_gives_all_the_same_is_told_after_the_baseline():
     whole = program("judge: Good?", "judge: Short?", "words: 1")
     marks = [{"judge: Good?": 0.0, "judge: Short?": mark, "words: 1": 0.0} for mark in (0.0, 0.1)]
     baseline = Experiment(0, "baseline").scored([Trial("", "x", 1, each, "") for each in marks])
     told = doubts(whole, baseline)
     assert len(told) == 1 and told[0].startswith("every verdict on 'judge: Good?' is 0: this model")
+    same = Experiment(0, "baseline").scored(
+        [Trial("", "x", 1, marks[1] | {"judge: Good?": 1.0}, "")]
+    )
+    assert doubts(whole, same.scored(same.trials * 3)) == []
+    told = doubts(whole, same.scored(same.trials * 4))
+    assert told[0].startswith("every verdict on 'judge: Good?' is 10: this model cannot judge")
+    assert len(told) == 2 and told[1].startswith("every verdict on 'judge: Short?' is 1: ")
     assert doubts(whole, Experiment(1, "proposal").scored(baseline.trials)) == []
     assert doubts(whole, baseline.spoilt("broken")) == []
 

@@ -13,7 +13,7 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from autoresearch.criteria import KINDS, check_criteria, judge_labels, needs_judge
+from autoresearch.criteria import KINDS, check_criteria, judge_labels
 from autoresearch.criteria.kind import Kind, ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program, load_program
@@ -172,7 +172,7 @@ def test_asks_once_more_then_gives_up():
 def test_without_criteria_the_goal_is_judged():
     for whole in (program(), program("judge: goal")):
         judge = Judge("9/10")
-        assert needs_judge(whole) and judge_labels(whole) == ["judge: goal"]
+        assert judge_labels(whole) == ["judge: goal"]
         assert scored(whole, Input(""), "text", judge).criteria == {"judge: goal": 0.9}
         assert "Be good." in judge.asked[0][1]
 

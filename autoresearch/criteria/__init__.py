@@ -43,22 +43,22 @@ def is_judge(criterion: Criterion) -> bool:
     return criterion.kind in KINDS and KINDS[criterion.kind].mark is None
 
 
-def needs_judge(program: Program) -> bool:
-    return bool(judge_labels(program))
-
-
 def judge_labels(program: Program) -> list[str]:
     return [c.label for c in criteria_of(program) if is_judge(c)]
 
 
 def doubts(program: Program, baseline: Experiment) -> list[str]:
-    """A line for each judge that gave every answer of the baseline 0."""
+    """A line for each judge that gave the answers of the baseline 0, or four and more the same."""
     marks = [t.criteria for t in baseline.trials if baseline.kind == "baseline"]
-    blind = [label for label in judge_labels(program) if not any(m.get(label) for m in marks)]
-    told = (
-        "every verdict on '{}' is 0: this model cannot judge (set NEBIUS_JUDGE_MODEL), or all fail"
-    )
-    return [told.format(short(label)) for label in blind if marks]
+    told = []
+    for label in judge_labels(program):
+        points = {f"{10 * mark[label]:.3g}" for mark in marks}
+        if points == {"0"} or len(points) == 1 and len(marks) >= 4:
+            every = f"every verdict on '{short(label)}' is {points.pop()}"
+            told.append(
+                f"{every}: this model cannot judge (set NEBIUS_JUDGE_MODEL), or all earn it"
+            )
+    return told
 
 
 def weighted(
@@ -80,44 +80,35 @@ def weighted(
 
 def by_rule(criterion: Criterion, given: Input, response: str) -> Mark:
     """The mark of a rule; whatever keeps it from giving one is a ScoreError."""
-    kind = KINDS.get(criterion.kind)
-    if kind is None or kind.mark is None:
-        raise ScoreError(f"no rule can mark '{criterion.label}'")
     try:
-        argument = read_argument(criterion, given)
+        argument, kind = read_argument(criterion, given), KINDS[criterion.kind]
+        if kind.mark is None:
+            raise ValueError("no rule can mark this")
         return kind.mark(argument, response, *([given] if kind.whole else []))
     except (ValueError, RecursionError) as error:
         raise ScoreError(f"'{criterion.label}': {error}") from error
 
 
+@lru_cache(maxsize=4096)
 def read_argument(criterion: Criterion, given: Input) -> Any:
     """The filled argument as its kind reads it; raises ValueError."""
+    if criterion.kind not in KINDS:
+        raise ValueError(f"unknown criterion kind {unknown(criterion.kind, tuple(KINDS))}")
     kind = KINDS[criterion.kind]
     if kind.whole:
         return kind.parse(criterion)
     literal = Input(kind.quote(given.text), kind.quote(given.expected or ""))
-    return parsed(criterion.kind, fill(criterion.argument, literal))
-
-
-@lru_cache(maxsize=4096)
-def parsed(kind: str, argument: str) -> Any:
-    return KINDS[kind].parse(argument)
+    return kind.parse(fill(criterion.argument, literal))
 
 
 def check_criteria(program: Program) -> None:
     """Raises ProgramError, naming the line, for a kind or an argument that cannot be used."""
     for criterion in program.criteria:
-        if criterion.kind not in KINDS:
-            raise ProgramError(
-                f"{criterion.where}: unknown criterion kind {unknown(criterion.kind, tuple(KINDS))}"
-            )
         filled = "{input}" in criterion.argument or "{expected}" in criterion.argument
-        every = program.inputs + program.held_out
-        for given in every if filled else every[:1]:
+        for given in (*program.inputs, *program.held_out)[: None if filled else 1]:
             try:
                 read_argument(criterion, given)
             except ValueError as error:
                 source = f" (for the input '{short(given.text)}')" if filled else ""
-                raise ProgramError(
-                    f"{criterion.where}: {criterion.kind}: {error}{source}"
-                ) from error
+                place = f"{criterion.where}: {criterion.kind}"
+                raise ProgramError(f"{place}: {error}{source}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import regex
@@ -54,17 +54,13 @@ def fold(text: str) -> str:
     return canonical(" ".join(text.casefold().split()))
 
 
-def number(text: str) -> float | None:
+def number(text: str) -> Decimal | None:
     """The number that Python reads in a text, thousands separators taken out; None: it is none."""
-    if GROUPED.fullmatch(text):
-        text = SEPARATOR.sub("", text)
-    for read in (int, float):
-        try:
-            value = read(text)
-        except ValueError:
-            continue
-        return value if math.isfinite(value) else None
-    return None
+    try:
+        value = Decimal(SEPARATOR.sub("", text) if GROUPED.fullmatch(text) else text)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
 
 
 def equals(wanted: str, response: str) -> Mark:

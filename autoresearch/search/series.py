@@ -10,7 +10,6 @@ from autoresearch.criteria import (
     criteria_of,
     is_judge,
     judge_labels,
-    needs_judge,
     weighted,
 )
 from autoresearch.criteria.kind import Mark, ScoreError
@@ -44,7 +43,7 @@ def open_history(
     prompt of the series before it.
     """
     digests, criteria = program.digests(models["task"], temperature), program.criteria_digest()
-    judge = models["judge"] if needs_judge(program) else None
+    judge = models["judge"] if judge_labels(program) else None
     deterministic = temperature == 0 and judge is None
     known = (e.program for e in reversed(experiments) if e.program in digests)
     history = History(
