@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -9,7 +10,7 @@ import regex
 
 from autoresearch.criteria.kind import Mark
 from autoresearch.criteria.phrases import canonical
-from autoresearch.criteria.structure import as_json
+from autoresearch.criteria.structure import refuse_twins
 from autoresearch.files.program import unfenced
 from autoresearch.text import short
 
@@ -66,30 +67,32 @@ def number(text: str) -> Decimal | None:
 def equals(wanted: str, response: str) -> Mark:
     """1 for the same text or number; JSON by value, an object by its share of right keys."""
     missed = f"wanted '{short(wanted)}', got '{short(response)}'"
-    value = as_json(bare(wanted))
+    value, other = as_json(bare(wanted)), as_json(bare(response))
+    if isinstance(value, dict) and isinstance(other, dict):
+        keys, shared = value | other, value.keys() & other.keys()
+        wrong = [key for key in keys if key not in shared or value[key] != other[key]]
+        return 1 - len(wrong) / max(1, len(keys)), f"wrong: {short(', '.join(wrong), 120)}"
     if isinstance(value, dict | list):
-        other = as_json(bare(response))
-        if isinstance(value, dict) and isinstance(other, dict):
-            return same_fields(value, other)
-        return float(same(value, other)), missed
+        return float(value == other), missed
     ours, theirs = fold(wanted), fold(response)
     alike = ours == theirs or number(ours) is not None and number(ours) == number(theirs)
     return float(alike), missed
 
 
-def same_fields(ours: dict[str, Any], theirs: dict[str, Any]) -> Mark:
-    keys, shared = ours | theirs, ours.keys() & theirs.keys()
-    wrong = [key for key in keys if key not in shared or not same(ours[key], theirs[key])]
-    return 1 - len(wrong) / max(1, len(keys)), f"wrong: {short(', '.join(wrong), 120)}"
+def exact(digits: str) -> tuple[str, Decimal]:
+    """A number of JSON, to be compared: 1 is 1.0, but true is not 1."""
+    return "number", Decimal(digits)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal: 1 is 1.0, but true is not 1; texts to the letter."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+COMPARABLE = json.JSONDecoder(object_pairs_hook=refuse_twins, parse_int=exact, parse_float=exact)
+
+
+def as_json(text: str) -> Any:
+    """The value of a text that is JSON and nothing else; None for any other."""
+    try:
+        return COMPARABLE.decode(text)
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
 
 
 def similar(wanted: str, response: str) -> Mark:

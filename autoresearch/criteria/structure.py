@@ -57,14 +57,6 @@ def json_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
             yield found, start, end
 
 
-def as_json(text: str) -> Any:
-    """The value of a text that is JSON and nothing else; None for any other."""
-    try:
-        return DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 MATCH_SECONDS = 0.5  # what one search of a pattern may take
 
 
