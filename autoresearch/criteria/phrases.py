@@ -51,9 +51,10 @@ IRREGULAR = dict(
         " radius/radii larva/larvae formula/formulae quiz/quizzes menu/menus taxi/taxis ad/ads"
     ).split()
 )
-JOINED = [*IRREGULAR.items()][:7]  # firemen, grandchildren
-HISSING = ("s", "x", "z", "ch", "sh")
 SINGULAR = {many: one for one, many in IRREGULAR.items()}
+ENDINGS = [("", "s"), ("y", "ies"), ("sis", "ses"), ("o", "oes")]
+ENDINGS += [(hiss, hiss + "es") for hiss in ("s", "x", "z", "ch", "sh")]
+ENDINGS += [*IRREGULAR.items()][:7]  # firemen, grandchildren
 NO_PLURAL = frozenset(  # for all their s
     "news this its hers ours yours theirs was has does goes always perhaps sometimes afterwards"
     " nowadays towards besides whereas series species physics mathematics economics politics"
@@ -136,24 +137,12 @@ def forms(word: str) -> set[str]:
     found = {word, IRREGULAR.get(word, word)}
     if not regex.fullmatch(r"\p{Latin}{3,}", word):
         return found
-    if word[-1] == "y" and word[-2] not in "aeiou":
-        found.add(word[:-1] + "ies")
-    elif word.endswith((*HISSING, "o")):
-        found.add(word + "es")
-    if word[-1] != "s" and word + "s" not in NO_PLURAL:  # das is not dass
-        found.add(word + "s")
-    for one, many in JOINED:
-        found |= {
-            word.removesuffix(a) + b for a, b in ((one, many), (many, one)) if word.endswith(a)
-        }
-    if len(word) > 3 and word[-1] == "s" and word[-2] not in "sui" and word not in NO_PLURAL:
-        found.add(word[:-1])
-        if word.endswith("ies"):
-            found.add(word[:-3] + "y")
-        elif word.endswith("es") and word[:-2].endswith((*HISSING, "o")):
-            found.add(word[:-2])
-    if word.endswith(("sis", "ses")):  # analysis, analyses
-        found.add(word[:-2] + ("es" if word[-2] == "i" else "is"))
+    is_plural = word[-1] != "s" or word[-2] not in "sui" and len(word) > 3 and word not in NO_PLURAL
+    for one, many in ENDINGS:
+        if word.endswith(one) and (one or word[-1] != "s"):  # das is not dass
+            found |= {word.removesuffix(one) + many} - NO_PLURAL
+        if word.endswith(many) and is_plural:
+            found.add(word.removesuffix(many) + one)
     return {form for form in found if len(form) > 2}
 
 
