@@ -16,7 +16,7 @@ from autoresearch.criteria.structure import json_objects
 from autoresearch.files.inputs import Input, fill
 from autoresearch.files.program import Criterion, Program
 from autoresearch.files.record import Response, Trial
-from autoresearch.text import short
+from autoresearch.text import fenced, short
 from client import Client, Usage
 
 JUDGE_SYSTEM = """\
@@ -30,8 +30,6 @@ Reply with one JSON object of this form and nothing else, with words and a numbe
 JUDGE_AGAIN = """
 
 Your last reply could not be read: {problem}. Reply with the JSON object alone."""
-
-GOAL_QUESTION = "How well does the response serve this goal?\n\n{goal}"
 
 
 def score(
@@ -54,27 +52,9 @@ def ask_judge(
     spent: Usage | None,
 ) -> Mark:
     """Asks a model, and once more where its verdict cannot be read; raises ScoreError then."""
-    system, user = judge_messages(program, criterion, given, response)
-    again = problem = said = ""
-    for _ in range(2):
-        reply = client.generate_response(system, user + again, role="judge", spent=spent)
-        try:
-            value, reason = read_verdict(reply.text)
-        except ValueError as error:
-            problem, said = str(error), short(reply.text, 200)
-            again = JUDGE_AGAIN.format(problem=problem)
-        else:
-            return value / 10, f"judge gave {value:.3g} of 10: {reason}".removesuffix(": ")
-    raise ScoreError(f"no verdict on '{short(criterion.argument)}': {problem}; it said '{said}'")
-
-
-def judge_messages(
-    program: Program, criterion: Criterion, given: Input, response: str
-) -> tuple[str, str]:
-    """System and user message; the fence is longer than any run of its sign in the data."""
     question = fill(criterion.argument, given)
     if criterion.label.casefold() == AGAINST_GOAL.label:
-        question = GOAL_QUESTION.format(goal=program.goal)
+        question = f"How well does the response serve this goal?\n\n{program.goal}"
     data = {
         "Question": question,
         "Task": program.task,
@@ -82,10 +62,18 @@ def judge_messages(
         "Expected answer": given.expected or "(none given)",
         "Response to judge": response,
     }
-    runs = re.findall("`+", "\n".join(data.values()))
-    fence = "`" * max(3, 1 + max(map(len, runs), default=0))
+    fence, *_ = fenced("\n".join(data.values())).split("\n", 1)  # one that none of them can end
     user = "\n\n".join(f"{name}:\n{fence}\n{text}\n{fence}" for name, text in data.items())
-    return JUDGE_SYSTEM.format(fence=fence), user
+    system, again, problem = JUDGE_SYSTEM.format(fence=fence), "", ""
+    for _ in range(2):
+        said = client.generate_response(system, user + again, role="judge", spent=spent).text
+        try:
+            value, reason = read_verdict(said)
+            return value / 10, f"judge gave {value:.3g} of 10: {reason}".removesuffix(": ")
+        except ValueError as error:
+            again = JUDGE_AGAIN.format(problem=error)
+            problem = f"{error}; it said '{short(said, 200)}'"
+    raise ScoreError(f"no verdict on '{short(criterion.argument)}': {problem}")
 
 
 LONGEST = 100_000  # characters of a verdict
