@@ -124,13 +124,13 @@ class Rehearsal:
                     missed = f": {short(mark[1], 200)}" if mark[0] < 1 and mark[1] else ""
                     say(f"  {10 * mark[0]:5.2f}     {short(c.label)}{missed}")
                     found[c.label] = mark
+                if is_judge(c):
+                    self.tell_apart(c, mark, answer.text)
             if len(found) == len(criteria):
                 trial = Trial(given.text, answer.text, *weighted(criteria, found))
                 say(f"  {trial.score:5.2f}     in all")
                 baseline = Experiment(0, "baseline", prompt=self.program.baseline)
                 self.history.add(baseline.scored([trial]))
-            for criterion in filter(is_judge, criteria):
-                self.tell_apart(criterion, found.get(criterion.label), answer.text)
         if proposal := self.attempt(self.propose):
             say(f"\na first proposal: {short(proposal.prompt, 300)}")
 
@@ -180,11 +180,12 @@ class Rehearsal:
                 )
 
     def stress_test(self) -> None:
-        tricks = self.attempt(stress, self.program) or []
-        if tricks:
+        """Tricks by their points; a warning for each remedy of those that pay."""
+        found = sorted(self.attempt(stress, self.program) or [], reverse=True)
+        if found:
             say("\nstress test of the criteria, by rule: what deserves little would score")
         remedies: dict[str, list[str]] = {}
-        for points, name, remedy in sorted(tricks, reverse=True):
+        for points, name, remedy in found:
             say(f"  {points:5.2f}  {name}")
             if points >= ENOUGH:
                 remedies.setdefault(remedy, []).append(f"'{name}' scores {points:.1f}")

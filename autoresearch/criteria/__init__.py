@@ -25,11 +25,11 @@ KINDS: dict[str, Kind] = {
     "mentions": Kind(phrases.read_groups, phrases.mentions, phrases.one_phrase),
     "avoids": Kind(phrases.read_groups, phrases.avoids, phrases.one_phrase),
     "matches": Kind(structure.read_pattern, structure.matches, regex.escape),
-    "equals": Kind(answers.read_literal, answers.equals),
+    "equals": Kind(str.strip, answers.equals),
     "json": Kind(structure.read_keys, structure.json_keys),
-    "similar": Kind(answers.read_literal, answers.similar),
+    "similar": Kind(str.strip, answers.similar),
     "python": Kind(own.read_function, own.Function.__call__, whole=True),
-    "judge": Kind(answers.read_literal, mark=None),
+    "judge": Kind(str.strip, mark=None),
 }
 
 AGAINST_GOAL = Criterion("judge", "goal")
@@ -54,9 +54,9 @@ def doubts(program: Program, baseline: Experiment) -> list[str]:
     for label in judge_labels(program):
         points = {f"{10 * mark[label]:.3g}" for mark in marks}
         if points == {"0"} or len(points) == 1 and len(marks) >= 4:
-            every = f"every verdict on '{short(label)}' is {points.pop()}"
             told.append(
-                f"{every}: this model cannot judge (set NEBIUS_JUDGE_MODEL), or all earn it"
+                f"every verdict on '{short(label)}' is {points.pop()}: this model cannot judge "
+                "(set NEBIUS_JUDGE_MODEL), or all deserve it"
             )
     return told
 

@@ -28,12 +28,6 @@ GROUPED = regex.compile(
 SEPARATOR = regex.compile(r"[,'\u2019\u066c\s]")
 
 
-def read_literal(argument: str) -> str:
-    if not argument.strip():
-        raise ValueError("expected a text, found none")
-    return argument.strip()
-
-
 def bare(text: str) -> str:
     """The answer without a code fence, quotes and white space around it and its final stop.
 

@@ -87,13 +87,11 @@ def end(process: Process) -> None:
         process.communicate()
 
 
-load = lru_cache(maxsize=64)(Function)
-
-
+@lru_cache(maxsize=64)
 def read_function(criterion: Criterion) -> Function:
     """Reads `file.py:function`; raises ValueError where there is none to call."""
     found = re.fullmatch(r"(.+\.py)\s*:\s*([^\W\d]\w*)", criterion.argument.strip())
     if not found:
         raise ValueError(f"expected file.py:function, found '{short(criterion.argument)}'")
     path = Path(criterion.where.rpartition(":")[0]).parent / found[1]
-    return load(path.absolute(), found[2], criterion.source)
+    return Function(path.absolute(), found[2], criterion.source)
