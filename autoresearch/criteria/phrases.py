@@ -26,7 +26,9 @@ WIDE = regex.compile(r"[\u2080-\u2089\ufb00-\ufb4f\uff01-\uffee]+")  # other sha
 CAPITALS = regex.compile(r"(?<![^\W_])(\p{Lu}{2,}+)s(?![^\W_])")  # AIs
 SIGNS = str.maketrans("\u2019\u2212", "'-", "\u00ad\u200b\u200c\u200d\u2060\ufeff")
 EMPHASIS = regex.compile(r"(?<![^\W_])[*_~`]+|[*_~`]+(?![^\W_])")
-THOUSANDS = regex.compile(r"(?:(?<=\d)[,'\u00a0\u2009\u202f]|(?<=(?<!\d)\d{1,3}) )(?=\d{3}(?!\d))")
+THOUSANDS = regex.compile(
+    r"(?:(?<=\d)[,'\u00a0\u2009\u202f]|(?<=(?<![\d.,])\d{1,3}) )(?=\d{3}(?!\d))"
+)
 HYPHEN = regex.compile(r"(?<=\w)[-\u2010-\u2015]\s*(?=\w)")
 POSSESSIVE = regex.compile(r"(?<=\w)'s(?!\w)")
 ELISION = regex.compile(r"(?<!\w)(?:[cdjlmnst]|qu)'(?=\p{L}{2})")  # l'eau
