@@ -140,6 +140,20 @@ def test_it_keeps_what_it_has_loaded_and_an_edit_is_loaded_anew(tmp_path):
     assert mark(tmp_path, source + "\n")[0] == 1
 
 
+def test_an_interrupted_call_leaves_its_mark_to_no_other(tmp_path, monkeypatch):
+    source = "def check(response, *given): return float(response)"
+    assert mark(tmp_path, source, "1") == (1, "")
+
+    def interrupted(*question, **where):
+        print(*question, **where)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(own, "print", interrupted, raising=False)
+        mark(tmp_path, source, "0")
+    assert mark(tmp_path, source, "0.5") == (0.5, "")
+
+
 @pytest.mark.skipif(os.cpu_count() == 1, reason="one processor")
 def test_calls_run_side_by_side(tmp_path):
     met = tmp_path / "met"

@@ -38,12 +38,14 @@ class Function:
 
     def __call__(self, response: str, given: Input) -> Mark:
         """Raises ValueError with file and line for whatever is no mark."""
-        process = self.idle.get()
+        process, ready = self.idle.get(), None
         try:
             process = process or self.start()
-            return self.ask(process, response, given.expected, given.text)
+            mark = self.ask(process, response, given.expected, given.text)
+            ready = process
         finally:
-            self.idle.put(process if process and process.poll() is None else None)
+            self.idle.put(ready)  # not one that was interrupted: its next reply would be this one
+        return mark
 
     def start(self) -> Process:
         process = subprocess.Popen(
