@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import lru_cache
 
 import regex
@@ -96,10 +95,10 @@ def tokens(text: str) -> tuple[str, bool]:
         text = ELISION.sub("\\g<0>\0", POSSESSIVE.sub("\0\\g<0>", text))
     if not text.isascii():
         text = UNSPACED.sub("\0\\g<0>\0", text)
-    found = split_word_bounds(text)
-    first = found[:2000]
+    words = split_word_bounds(text)
+    first = words[:2000]
     english = sum(t in ENGLISH for t in first) >= sum(t in FOREIGN for t in first)
-    joined = "\0".join(["", *(token for token in found if token != "\0"), ""])
+    joined = "\0".join(["", *(token for token in words if token != "\0"), ""])
     return SIGNED.sub(lambda signed: signed[0].replace("\0", ""), joined), english
 
 
@@ -136,31 +135,30 @@ def forms(word: str) -> set[str]:
     """An English word in both numbers, as far as its letters tell; any other word as it is."""
     if word in SINGULAR:
         return {word, SINGULAR[word]}
-    found = {word, IRREGULAR.get(word, word)}
+    numbers = {word, IRREGULAR.get(word, word)}
     if not regex.fullmatch(r"\p{Latin}{3,}", word):
-        return found
+        return numbers
     is_plural = word[-1] != "s" or word[-2] not in "sui" and len(word) > 3 and word not in NO_PLURAL
     for one, many in ENDINGS:
         if word.endswith(one) and (one or word[-1] != "s"):  # das is not dass
-            found |= {word.removesuffix(one) + many} - NO_PLURAL
+            numbers |= {word.removesuffix(one) + many} - NO_PLURAL
         if word.endswith(many) and is_plural:
-            found.add(word.removesuffix(many) + one)
-    return {form for form in found if len(form) > 2}
+            numbers.add(word.removesuffix(many) + one)
+    return {form for form in numbers if len(form) > 2}
+
+
+def found(group: Group, response: str) -> re.Match[str] | None:
+    """The first place where one of its phrases stands."""
+    text, english = tokens(response)
+    return pattern(group, english).search(text)
 
 
 def mentions(groups: list[Group], response: str) -> Mark:
-    missing = [" | ".join(group) for group, hit in hits(groups, response) if not hit]
+    missing = [" | ".join(group) for group in groups if not found(group, response)]
     return 1 - len(missing) / len(groups), f"missing: {', '.join(missing)}"
 
 
 def avoids(groups: list[Group], response: str) -> Mark:
     """The share of groups that are absent, so that each phrase dropped is a gain."""
-    found = [hit[0].replace("\0", "") for _, hit in hits(groups, response) if hit]
-    return 1 - len(found) / len(groups), f"to avoid: {', '.join(found)}"
-
-
-def hits(groups: list[Group], response: str) -> Iterator[tuple[Group, re.Match[str] | None]]:
-    """Each group with the first place where it stands."""
-    text, english = tokens(response)
-    for group in groups:
-        yield group, pattern(group, english).search(text)
+    hits = [hit[0].replace("\0", "") for group in groups if (hit := found(group, response))]
+    return 1 - len(hits) / len(groups), f"to avoid: {', '.join(hits)}"
