@@ -195,7 +195,7 @@ class Rehearsal:
 def shows(program: Program) -> str:
     """The true gain that is seen in four of five nights: (t + 0.84) standard errors."""
     if not program.inputs[0].text:
-        return "a gain is one on this task; add '## Inputs' for one that holds for others"
+        return "a gain holds for this task; inputs under '## Inputs' tell whether for others"
     n = len(program.held_out or program.inputs)
     kind = "held out" if program.held_out else "that the search sees too"
     least = (t_quantile(max(1, n - 1)) + 0.84) * DEVIATION / math.sqrt(n)

@@ -167,7 +167,7 @@ def test_a_task_without_inputs_is_said_to_be_asked_alone(capsys):
     rehearse(*asked(program("words: 1"))[0])
     out = capsys.readouterr().out
     assert "program.md: the task is asked alone, without inputs; 1 criterion\n" in out
-    assert "a gain is one on this task" in out and "1 input" not in out
+    assert "a gain holds for this task; inputs" in out and "1 input" not in out
 
 
 def test_warns_of_tricks_that_pay(capsys):
