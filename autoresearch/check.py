@@ -1,8 +1,7 @@
 """--check, the rehearsal before the night: each role is asked what it will be asked.
 
-One worked example, what the night takes, how much so many inputs can show; then, without a call,
-what the expected answers score, and responses that deserve little: a trick that pays is what the
-search would find. Nothing here changes a file.
+Then, without a call, what the expected answers score, and responses that deserve little: a trick
+that pays is what the search would find. Nothing here changes a file.
 """
 
 from __future__ import annotations

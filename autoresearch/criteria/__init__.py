@@ -50,15 +50,13 @@ def judge_labels(program: Program) -> list[str]:
 def doubts(program: Program, baseline: Experiment) -> list[str]:
     """A line for each judge that gave the answers of the baseline 0, or four and more the same."""
     marks = [t.criteria for t in baseline.trials if baseline.kind == "baseline"]
-    told = []
-    for label in judge_labels(program):
-        points = {f"{10 * mark[label]:.3g}" for mark in marks}
-        if points == {"0"} or len(points) == 1 and len(marks) >= 4:
-            told.append(
-                f"every verdict on '{short(label)}' is {points.pop()}: this model cannot judge "
-                "(set NEBIUS_JUDGE_MODEL), or all deserve it"
-            )
-    return told
+    given = {label: {mark[label] for mark in marks} for label in judge_labels(program)}
+    return [
+        f"every verdict on '{short(label)}' is {10 * points.pop():.3g}: this model cannot judge "
+        "(set NEBIUS_JUDGE_MODEL), or all deserve it"
+        for label, points in given.items()
+        if points == {0} or len(points) == 1 and len(marks) >= 4
+    ]
 
 
 def weighted(
