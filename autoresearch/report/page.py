@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.report import findings
-from autoresearch.report.findings import interval, percent, series_name
+from autoresearch.report.findings import interval, series_name
 from autoresearch.search.confirmation import Confirmation, outcome
 from autoresearch.search.history import History
+from autoresearch.search.intervals import Interval
 from autoresearch.text import count, duration, money, normalise, short, visible
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = [visible, count, short, duration, money, percent, interval, series_name, named, colour]
+    words = [visible, count, short, duration, money, interval, series_name, named, colour]
     pages.filters |= {filter.__name__: filter for filter in words} | {"num": "{:.2f}".format}
     return pages.get_template("page.html")
 
@@ -59,7 +60,9 @@ def page(
     """
     found = outcome(history, history.completed)
     failing = findings.what_fails(history, found, program)
+    models = {(f"{role} model", m) for e in history.experiments for role, m in e.models.items()}
     return template().generate(
+        findings=findings,
         nonce=os.urandom(16).hex(),  # a script without it does not run
         history=history,
         program=program,
@@ -67,18 +70,12 @@ def page(
         running=running,
         simulated=simulated,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
-        goal=findings.goal_line(program, history),
         headline=re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
         good=bool(found and found.improved and all(row.mean for row in failing[1])),
         found=found,
-        grounds=findings.grounds(history, found, program),
         best=found.best if found else history.leader and history.leader.prompt,
-        shorter=findings.shorter(found),
         failing=failing,
-        fails=findings.fails_line(*failing),
-        next_step=findings.next_step(history, found),
-        rows=[*findings.search_rows(history)],
-        models=sorted({(r, m) for e in history.experiments for r, m in e.models.items()}),
+        rows=[*findings.search_rows(history), *sorted(models)],
         top=top_rows(history, found),
         chart=chart(history, found),
         shown=shown(history.experiments),
@@ -101,18 +98,17 @@ def colour(name: str) -> str:
 def top_rows(history: History, found: Confirmation | None) -> list[tuple[Any, ...]]:
     """Standing, confirmed score, difference to the baseline of the ten best; the confirmed first,
     so that no lucky estimate stands above them."""
-    measured = {}
+    measured, best = dict[str, Interval](), ""
     if found is not None:
+        best = normalise(found.best)
+        if found.shortest is not None:
+            measured[normalise(found.shortest.prompt)] = found.shortest.score
         measured[normalise(found.baseline)] = found.baseline_score
         measured[normalise(found.winner)] = found.winner_score
-        if found.shortest is not None:
-            measured.setdefault(normalise(found.shortest.prompt), found.shortest.score)
-    baseline = history.baseline.prompt if history.baseline else ""
-    best = normalise(found.best) if found else ""
-    top = sorted(history.top(10), key=lambda s: normalise(s.prompt) != best)
-    confirmed = [measured.get(normalise(s.prompt)) for s in top]
-    rows = zip(top, confirmed, (differences(baseline, s.prompt) for s in top), strict=True)
-    return sorted(rows, key=lambda row: row[1] is None)
+    top = [(normalise(standing.prompt), standing) for standing in history.top(10)]
+    top.sort(key=lambda each: (each[0] != best, each[0] not in measured))
+    old = history.baseline.prompt if history.baseline else ""
+    return [(each, measured.get(key), differences(old, each.prompt)) for key, each in top]
 
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
@@ -125,28 +121,22 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
         return [("span", new)] * bool(new)
     found: list[tuple[str, str]] = []
     for op, i, j, k, m in matcher.get_opcodes():
-        if op == "equal":
-            found.append(("span", "".join(b[k:m])))
-            continue
-        found += [("del", "".join(a[i:j]))] * (j > i) + [("ins", "".join(b[k:m]))] * (m > k)
+        parts = [("span", b[k:m])] if op == "equal" else [("del", a[i:j]), ("ins", b[k:m])]
+        found += [(tag, "".join(words)) for tag, words in parts if words]
     return found
 
 
 # --- the chart ---
 
 
-def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None:
-    """Where everything stands, in percent of the drawing from left and top; None without scores."""
-    from markupsafe import Markup
-
+def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
+    """Where everything stands, in percent of the drawing from left and top."""
     ended = enumerate(history.experiments, 1)
     search = [(at, e) for at, e in ended if e.score is not None and e.kind in SEARCH]
-    if not search:
-        return None
     confirmed = [("best", found.winner_score), ("base", found.baseline_score)] if found else []
     scores = [e.score or 0.0 for _, e in search] + [of.low for _, of in confirmed]
-    low = min(9, int(max(0.0, min(scores))))
-    last = search[-1][0]
+    low = min(9, int(max(0.0, min(scores, default=0.0))))
+    last = max((at for at, _ in search), default=1)
 
     def x(at: int) -> float:
         return 96 * at / last
@@ -154,21 +144,17 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any] | None
     def y(score: float) -> float:
         return 100 * (10 - max(low, min(10, score))) / (10 - low)
 
-    steps = [(10 * x(at), 10 * y(e)) for at, e in history.best_line if at <= last]
-    line = "".join(f"H{a:.1f}V{b:.1f}" for a, b in steps[1:])
-    dots = (
-        f'<circle r="3.5" fill="{colour(named(e))}" data-row="e{at}" cx="{x(at):.2f}%" '
-        f'cy="{y(e.score or 0.0):.2f}%"/>'
-        for at, e in search
-    )
+    steps = [(x(at), y(score)) for at, score in history.best_line if at <= last]
+    line = "".join(f"H{a:.2f}V{b:.2f}" for a, b in steps)
+    dots = [(at, named(e), x(at), y(e.score or 0.0)) for at, e in search]
     return {
-        "dots": Markup("\n".join(dots)),
-        "line": f"M{steps[0][0]:.1f},{steps[0][1]:.1f}{line}H960" if steps else "",
+        "dots": dots,
+        "line": f"M{steps[0][0]:.2f},{steps[0][1]:.2f}{line}H96" if steps else "",
         "baseline": history.baseline and y(history.baseline.estimate),
         "confirmed": [(name, y(of.mean), y(of.low), y(of.high)) for name, of in confirmed],
         "ticks": [(n, y(n)) for n in range(low, 11) if 10 - low <= 5 or n % 2 == 0],
         "last": last,
-        "names": sorted({named(e) for _, e in search}),
+        "names": sorted({name for _, name, *_ in dots}),
     }
 
 
