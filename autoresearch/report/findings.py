@@ -27,9 +27,6 @@ EARLY = 10  # proposals before which nothing is concluded from them
 FULL = 0.995  # of a mark or of a score over 10: full marks
 
 
-# --- numbers ---
-
-
 def interval(of: Interval) -> str:
     return f"95 % interval {of.low:.2f} to {of.high:.2f}"
 
@@ -39,6 +36,10 @@ def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
     billed = [e for e in experiments if e.tokens]
     known = [e.cost for e in billed if e.cost is not None]
     return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
+
+
+def quoted(texts: Iterable[str]) -> str:
+    return ", ".join(f"“{short(text, 40)}”" for text in texts)
 
 
 def percent(share: float) -> str:
@@ -60,18 +61,17 @@ def headline(history: History, found: Confirmation | None) -> str:
     where = ", on the inputs that the search saw" * (not found.held_out and history.inputs != {""})
     if normalise(found.winner) == normalise(found.baseline):
         return f"Nothing that was tried beats the baseline, which scores {plain:.2f}{where}."
-    by = f"{abs(found.difference.mean):.2f}"
-    known = interval(found.difference)
+    by, known = found.difference.mean, interval(found.difference)
     if found.improved:
-        better = f"{by} better ({known})"
+        better = f"{by:.2f} better ({known})"
         return f"The best prompt scores {winner:.2f}, the baseline {plain:.2f}: {better}{where}."
     if found.worse:
-        worse = f"what the search found scores {winner:.2f}, {by} less ({known})"
+        worse = f"what the search found scores {winner:.2f}, {-by:.2f} less ({known})"
         return f"The baseline is the best prompt with {plain:.2f}{where}: {worse}."
     both = f"The new prompt ({winner:.2f}) and the baseline ({plain:.2f}) cannot be told apart"
     chosen = "the new one" if found.best == found.winner else "the baseline"
     chance = f"{chosen} is truly the better with a chance of {percent(found.chance)}"
-    return f"{both}{where} (difference {found.difference.mean:+.2f}, {known}); {chance}."
+    return f"{both}{where} (difference {by:+.2f}, {known}); {chance}."
 
 
 def grounds(history: History, found: Confirmation | None, program: Program | None) -> str:
@@ -86,13 +86,9 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     inputs = count(found.inputs, f"{kind} input" if found.held_out else "input")
     whom = "others of their kind" if found.generalises else "just these inputs"
     several = found.inputs > 1 or found.held_out
-    skipped = ", ".join(f"“{short(text, 40)}”" for text in found.skipped)
-    there = len(history.held_out or ())
-    sampled = found.held_out and there > found.inputs + len(found.skipped)
     told = [
         f"{count(found.passes, 'fresh answer')} of each prompt" + f" to each of {inputs}" * several,
-        f"a fixed sample of the {there:,} there are" * sampled,
-        f"could not be asked: {skipped}" * bool(skipped),
+        f"could not be asked: {quoted(found.skipped)}" * bool(found.skipped),
         f"the intervals hold for {whom}" * several,
         f"the search had believed {found.believed:.2f}",
     ]
@@ -151,8 +147,7 @@ def what_fails(
     else:
         both = history.leader, history.baseline
         pair = [history.trials(standing.prompt) if standing else [] for standing in both]
-    mine, theirs = pair
-    inputs, criteria = by_input(mine, theirs, program), by_criterion(mine, theirs)
+    inputs, criteria = by_input(*pair, program), by_criterion(*pair)
     return sorted(inputs, key=lambda row: row.mean), sorted(criteria, key=lambda row: row.mean)
 
 
@@ -222,20 +217,18 @@ def fails_line(by_answer: list[Weakness], by_rule: list[Weakness]) -> str:
         met = "every criterion is met" * bool(by_rule)
         return f"loses points for {', '.join(weak[:3])}" if weak else met
     inputs, worst = f"{len(by_answer)} inputs", by_answer[0]
-    if failing := [f"“{short(row.name, 40)}”" for row in by_answer if row.mean < 5]:
-        return f"{len(failing)} of {inputs} fail: {', '.join(failing[:3])}"
+    if failing := [row.name for row in by_answer if row.mean < 5]:
+        return f"{len(failing)} of {inputs} fail: {quoted(failing[:3])}"
     if worst.full:
         return f"all {inputs} get full marks"
-    return f"none of {inputs} fails; the weakest: “{short(worst.name, 40)}”, {worst.right}"
+    return f"none of {inputs} fails; the weakest: {quoted([worst.name])}, {worst.right}"
 
 
 def never_met(history: History) -> str:
     """The first criterion that no answer of the search met at all; "" where each was met once."""
-    best: dict[str, float] = {}
-    for trial in (trial for e in history.experiments for trial in e.trials):
-        for label, mark in trial.criteria.items():
-            best[label] = max(mark, best.get(label, 0.0))
-    return next((label for label, mark in best.items() if mark == 0), "")
+    marks = [trial.criteria for e in history.experiments for trial in e.trials]
+    labels = dict.fromkeys(label for each in marks for label in each)
+    return next((label for label in labels if not any(each.get(label) for each in marks)), "")
 
 
 def next_step(history: History, found: Confirmation | None) -> str:

@@ -79,7 +79,6 @@ def page(
         top=top_rows(history, found),
         chart=chart(history, found),
         shown=shown(history.experiments),
-        kinds=sorted({named(e) for e in history.experiments}),
     )
 
 
@@ -90,9 +89,6 @@ def named(e: Experiment) -> str:
 def colour(name: str) -> str:
     """A colour of the page: a strategy's name is a text from a file, which may be anything."""
     return f"var(--{name if name in COLOURS else 'other'})"
-
-
-# --- the ten best ---
 
 
 def top_rows(history: History, found: Confirmation | None) -> list[tuple[Any, ...]]:
@@ -126,9 +122,6 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
     return found
 
 
-# --- the chart ---
-
-
 def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
     """Where everything stands, in percent of the drawing from left and top."""
     ended = enumerate(history.experiments, 1)
@@ -146,19 +139,14 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
 
     steps = [(x(at), y(score)) for at, score in history.best_line if at <= last]
     line = "".join(f"H{a:.2f}V{b:.2f}" for a, b in steps)
-    dots = [(at, named(e), x(at), y(e.score or 0.0)) for at, e in search]
     return {
-        "dots": dots,
+        "dots": [(at, named(e), x(at), y(e.score or 0.0)) for at, e in search],
         "line": f"M{steps[0][0]:.2f},{steps[0][1]:.2f}{line}H96" if steps else "",
         "baseline": history.baseline and y(history.baseline.estimate),
         "confirmed": [(name, y(of.mean), y(of.low), y(of.high)) for name, of in confirmed],
         "ticks": [(n, y(n)) for n in range(low, 11) if 10 - low <= 5 or n % 2 == 0],
         "last": last,
-        "names": sorted({name for _, name, *_ in dots}),
     }
-
-
-# --- texts ---
 
 
 def shown(experiments: Iterable[Experiment]) -> Callable[[str], str]:

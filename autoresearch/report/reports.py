@@ -71,7 +71,8 @@ class Reports:
     def conclude(self, history: History) -> bool:
         """The last report, whatever ended the run; whether its page could be written."""
         if self.options.ablate:
-            self.display.ablation(taken_apart(history))
+            if result := taken_apart(history):
+                self.display.ablation(result)
             return True
         found = outcome(history, history.completed)
         best = self._write("best-prompt.txt", [f"{found.best}\n"]) if found else []
@@ -100,9 +101,6 @@ class Reports:
         prefix = stem.removesuffix("results") if stem.endswith("results") else f"{stem}-"
         path: Path = self.options.results.with_name(prefix + name)
         return path.with_stem(path.stem + self.suffix)
-
-
-# --- the command --report ---
 
 
 def show_report(options: argparse.Namespace) -> int:

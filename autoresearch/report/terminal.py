@@ -86,7 +86,6 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
-            self.bar = None
 
     def tell(self, notices: list[str]) -> None:
         """Print each notice once, none when quiet: the list is empty then."""
@@ -135,10 +134,8 @@ class Display:
             lines += [[("---", "")], *([(f"{key}: {value}", "")] for key, value in figures)]
         self._print([*lines, []])
 
-    def ablation(self, result: Ablation | None) -> None:
+    def ablation(self, result: Ablation) -> None:
         """What each sentence is worth, and the prompt without those worth nothing measurable."""
-        if result is None:
-            return
         lines = self._title("what each sentence is worth, with its 95 % interval")
         for sentence, worth, verdict in result.sentences:
             known = f"{worth.low:.2f} to {worth.high:.2f}"
