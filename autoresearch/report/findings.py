@@ -38,14 +38,6 @@ def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
     return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
 
 
-def quoted(texts: Iterable[str]) -> str:
-    return ", ".join(f"“{short(text, 40)}”" for text in texts)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
 # --- the verdict ---
 
 
@@ -70,7 +62,7 @@ def headline(history: History, found: Confirmation | None) -> str:
         return f"The baseline is the best prompt with {plain:.2f}{where}: {worse}."
     both = f"The new prompt ({winner:.2f}) and the baseline ({plain:.2f}) cannot be told apart"
     chosen = "the new one" if found.best == found.winner else "the baseline"
-    chance = f"{chosen} is truly the better with a chance of {percent(found.chance)}"
+    chance = f"{chosen} is truly the better with a chance of {100 * found.chance:.0f} %"
     return f"{both}{where} (difference {by:+.2f}, {known}); {chance}."
 
 
@@ -86,9 +78,13 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     inputs = count(found.inputs, f"{kind} input" if found.held_out else "input")
     whom = "others of their kind" if found.generalises else "just these inputs"
     several = found.inputs > 1 or found.held_out
+    skipped = ", ".join(f"“{short(text, 40)}”" for text in found.skipped)
+    there = len(history.held_out or ())
+    sampled = found.held_out and there > found.inputs + len(found.skipped)
     told = [
         f"{count(found.passes, 'fresh answer')} of each prompt" + f" to each of {inputs}" * several,
-        f"could not be asked: {quoted(found.skipped)}" * bool(found.skipped),
+        f"a fixed sample of the {there:,} there are" * sampled,
+        f"could not be asked: {skipped}" * bool(skipped),
         f"the intervals hold for {whom}" * several,
         f"the search had believed {found.believed:.2f}",
     ]
@@ -182,8 +178,8 @@ def by_criterion(mine: list[Trial], theirs: list[Trial]) -> Iterator[Weakness]:
         plain = [t.criteria[label] for t in theirs if label in t.criteria]
         met = fmean(t.criteria[label] for t in marked)
         missed = evidence(min(marked, key=lambda t: t.criteria[label]), label)
-        baseline = percent(fmean(plain)) if plain else "–"
-        yield Weakness(label, None, "", missed, 10 * met, percent(met), baseline)
+        baseline = f"{100 * fmean(plain):.0f} %" if plain else "–"
+        yield Weakness(label, None, "", missed, 10 * met, f"{100 * met:.0f} %", baseline)
 
 
 def evidence(trial: Trial, label: str) -> str:
@@ -217,11 +213,11 @@ def fails_line(by_answer: list[Weakness], by_rule: list[Weakness]) -> str:
         met = "every criterion is met" * bool(by_rule)
         return f"loses points for {', '.join(weak[:3])}" if weak else met
     inputs, worst = f"{len(by_answer)} inputs", by_answer[0]
-    if failing := [row.name for row in by_answer if row.mean < 5]:
-        return f"{len(failing)} of {inputs} fail: {quoted(failing[:3])}"
+    if failing := [f"“{short(row.name, 40)}”" for row in by_answer if row.mean < 5]:
+        return f"{len(failing)} of {inputs} fail: {', '.join(failing[:3])}"
     if worst.full:
         return f"all {inputs} get full marks"
-    return f"none of {inputs} fails; the weakest: {quoted([worst.name])}, {worst.right}"
+    return f"none of {inputs} fails; the weakest: “{short(worst.name, 40)}”, {worst.right}"
 
 
 def never_met(history: History) -> str:

@@ -37,18 +37,13 @@ COLOURS = ("refine", "wander", "combine", "simplify", "explore", "fresh", "forma
 @cache
 def template() -> Template:
     """page.html, compiled once: that takes longer than filling it for a short night."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, StrictUndefined
 
-    pages = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages.undefined = StrictUndefined
     words = [visible, count, short, duration, money, interval, series_name, named, colour]
     pages.filters |= {filter.__name__: filter for filter in words} | {"num": "{:.2f}".format}
-    return pages.get_template("page.html")
+    return pages.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
 
 
 def page(

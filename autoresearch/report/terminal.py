@@ -48,9 +48,8 @@ class Display:
     def __init__(
         self, options: argparse.Namespace, program: Program | None = None, simulated: bool = False
     ) -> None:
+        self.options, self.program, self.simulated = options, program, simulated
         self.target: int = options.iterations
-        self.verbose, self.quiet = options.verbose, options.quiet
-        self.results, self.program, self.simulated = options.results, program, simulated
         self.console: Console | None = None
         self.bar: Progress | None = None
         self.lock = threading.Lock()
@@ -63,7 +62,7 @@ class Display:
             self.console = Console(highlight=False, markup=False, emoji=False)
 
     def __enter__(self) -> Display:
-        if self.console is not None and not self.quiet:
+        if self.console is not None and not self.options.quiet:
             from rich import progress
 
             self.bar = progress.Progress(
@@ -91,13 +90,13 @@ class Display:
         """Print each notice once, none when quiet: the list is empty then."""
         told = [[(visible(notice), "")] for notice in notices]
         notices.clear()
-        self._print([] if self.quiet else told)
+        self._print([] if self.options.quiet else told)
 
     def start(self, program: str, model: str, done: int) -> None:
         if self.bar is not None:  # what an earlier start did is no pace of this one
             self.bar.reset(self.bar.task_ids[0], completed=done)
         begins = f"going on after experiment {done}" if done else "begins"
-        self.tell([f"{program}, {model}, {self.results}: {begins}, {self.target} in all"])
+        self.tell([f"{program}, {model}, {self.options.results}: {begins}, {self.target} in all"])
 
     def wait(self, line: str) -> None:
         """A wait for a retry, on stderr; rich puts it above the bar."""
@@ -107,7 +106,7 @@ class Display:
     def iteration(self, experiment: Experiment, history: History, took_lead: bool) -> None:
         """The block of an experiment that has just ended, of any kind."""
         leader, kind = history.leader, experiment.kind
-        if not self.quiet:
+        if not self.options.quiet:
             leads = leader if took_lead and kind == "proposal" else None
             self._print(self._block(experiment, leads))
         if self.bar is not None:
@@ -188,8 +187,8 @@ class Display:
         if facts and sum(len(text) for text, _ in line) + len(told) <= self._width():
             line.append((told, "dim"))
         texts = ("prompt", e.prompt or "(empty)"), ("response", e.response)
-        rows = [("thought", e.thought), *texts] if self.verbose else texts
-        return [line, *self._fields(*rows, whole=self.verbose or leads is not None)]
+        rows = [("thought", e.thought), *texts] if self.options.verbose else texts
+        return [line, *self._fields(*rows, whole=self.options.verbose or leads is not None)]
 
     def _fields(self, *rows: Row, whole: bool = True) -> list[Line]:
         """Labelled texts with a hanging indent, each cut to one line unless `whole`."""
