@@ -24,6 +24,7 @@ Row = tuple[str, str]  # label, text
 
 STALE = 100  # proposals without a gain after which more of the same promise nothing
 EARLY = 10  # proposals before which nothing is concluded from them
+WORST = 5  # inputs or criteria that the terminal shows of those that fail; the page has all
 FULL = 0.995  # of a mark or of a score over 10: full marks
 
 
@@ -196,9 +197,9 @@ def evidence(trial: Trial, label: str) -> str:
     return reason
 
 
-def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness], most: int) -> Iterator[Row]:
+def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness]) -> Iterator[Row]:
     """The worst inputs or, for a task alone, the criteria that lose points."""
-    for row in (by_answer if len(by_answer) > 1 else by_rule)[:most]:
+    for row in (by_answer if len(by_answer) > 1 else by_rule)[:WORST]:
         answered = f"answered “{short(row.answer, 60)}”, " if row.answer else ""
         wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 120)
         if not row.full:

@@ -28,10 +28,8 @@ if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
     from rich.console import Console
     from rich.progress import Progress
 
-WIDTH = 100  # columns of the plain form
-LINE = 120  # columns beyond which a wide terminal makes prose no easier to read
+WIDTH = 100  # columns of the plain form; of a terminal at most, wider prose is no easier to read
 INDENT = 13  # columns of the labels
-WORST = 5  # inputs or criteria shown of those that fail; the page has all
 BELOW = 4  # lines that a shell and a closing notice take under the verdict
 GREEN, BLUE = "color(29)", "color(31)"  # dark enough for white, light enough for black
 
@@ -148,7 +146,7 @@ class Display:
         """On a terminal the prompt is cut so that all of it stands on the last screen."""
         found = outcome(history, history.completed)
         failing = findings.what_fails(history, found, self.program)
-        worst = self._fields(*findings.worst_rows(*failing, WORST))
+        worst = self._fields(*findings.worst_rows(*failing))
         above = worst and [*self._title("what fails, the worst first"), *worst]
         shorter = findings.shorter(found)
         verdict: list[Line] = [
@@ -194,7 +192,7 @@ class Display:
         """Labelled texts with a hanging indent, each cut to one line unless `whole`."""
         shown: list[Line] = []
         for label, text in rows:
-            lines = self._wrapped(visible(text) if whole else short(text, 2 * LINE), INDENT)
+            lines = self._wrapped(visible(text) if whole else short(text, 2 * WIDTH), INDENT)
             if not whole and len(lines) > 1:
                 lines = [f"{lines[0][:-4].rstrip()} ..."]
             for at, line in enumerate(lines if text else []):
@@ -212,7 +210,7 @@ class Display:
         return [line.plain.rstrip() for line in Text(text).wrap(self.console, width)]
 
     def _width(self) -> int:
-        return WIDTH if self.console is None else min(self.console.width, LINE)
+        return min(WIDTH, self.console.width) if self.console else WIDTH
 
     def _title(self, text: str) -> list[Line]:
         return [[], [(f"== {text}{', simulated' * self.simulated} ==", "bold")]]
