@@ -25,7 +25,7 @@ Row = tuple[str, str]  # label, text
 STALE = 100  # proposals without a gain after which more of the same promise nothing
 EARLY = 10  # proposals before which nothing is concluded from them
 WORST = 5  # inputs or criteria that the terminal shows of those that fail; the page has all
-FULL = 0.995  # of a mark or of a score over 10: full marks
+FULL = 9.95  # of 10: full marks
 
 
 def interval(of: Interval) -> str:
@@ -130,21 +130,18 @@ class Weakness:
     right: str  # as it is shown
     baseline: str  # the same of the baseline
 
-    @property
-    def full(self) -> bool:
-        return self.mean >= 10 * FULL
-
 
 def what_fails(
     history: History, found: Confirmation | None, program: Program | None
 ) -> tuple[list[Weakness], list[Weakness]]:
     """By input and by criterion, each worst first; from the fresh samples where there are any."""
     if found is not None:
-        pair = [fresh_trials(history, found, prompt) for prompt in (found.best, found.baseline)]
+        mine = fresh_trials(history, found, found.best)
+        theirs = fresh_trials(history, found, found.baseline)
     else:
         both = history.leader, history.baseline
-        pair = [history.trials(standing.prompt) if standing else [] for standing in both]
-    inputs, criteria = by_input(*pair, program), by_criterion(*pair)
+        mine, theirs = (history.trials(standing.prompt) if standing else [] for standing in both)
+    inputs, criteria = by_input(mine, theirs, program), by_criterion(mine, theirs)
     return sorted(inputs, key=lambda row: row.mean), sorted(criteria, key=lambda row: row.mean)
 
 
@@ -202,7 +199,7 @@ def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness]) -> Iterator[R
     for row in (by_answer if len(by_answer) > 1 else by_rule)[:WORST]:
         answered = f"answered “{short(row.answer, 60)}”, " if row.answer else ""
         wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 120)
-        if not row.full:
+        if row.mean < FULL:
             told = f"{short(row.name, 60)}: {answered}{wanted}; baseline {row.baseline}"
             yield row.right, told
 
@@ -210,13 +207,13 @@ def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness]) -> Iterator[R
 def fails_line(by_answer: list[Weakness], by_rule: list[Weakness]) -> str:
     """One line: which inputs fail or, for a task alone, which criteria lose points."""
     if len(by_answer) < 2:
-        weak = [f"{short(row.name, 40)} ({row.right})" for row in by_rule if not row.full]
+        weak = [f"{short(row.name, 40)} ({row.right})" for row in by_rule if row.mean < FULL]
         met = "every criterion is met" * bool(by_rule)
         return f"loses points for {', '.join(weak[:3])}" if weak else met
     inputs, worst = f"{len(by_answer)} inputs", by_answer[0]
     if failing := [f"“{short(row.name, 40)}”" for row in by_answer if row.mean < 5]:
         return f"{len(failing)} of {inputs} fail: {', '.join(failing[:3])}"
-    if worst.full:
+    if worst.mean >= FULL:
         return f"all {inputs} get full marks"
     return f"none of {inputs} fails; the weakest: “{short(worst.name, 40)}”, {worst.right}"
 
@@ -270,12 +267,11 @@ def search_rows(history: History) -> Iterator[Row]:
     tokens, cost = spent(history.experiments)
     if tokens:
         yield "spent", count(tokens, "token") + ("" if cost is None else f", {money(cost)}")
-    label = "strategies"
-    for line in history.strategies():
-        tried = count(line.experiments, "experiment")
-        leads = f"led {count(line.leads, 'time')}"
-        yield label, f"{line.name:<10} {tried:>17}   mean {line.mean:5.2f}   {leads}"
-        label = ""
+    for at, line in enumerate(history.strategies()):
+        told = (
+            f"{line.name:<10} {count(line.experiments, 'experiment'):>17}   mean {line.mean:5.2f}"
+        )
+        yield "" if at else "strategies", f"{told}   led {count(line.leads, 'time')}"
     if gain := history.history_gain():
         yield "history", f"{gain.mean:+.2f} ({interval(gain)}) for proposals that saw it"
 

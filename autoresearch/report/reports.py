@@ -35,20 +35,15 @@ MARK = re.compile(rb'<meta name="series" content="(\w+)"')
 
 
 class Reports:
-    """Writes both files of one series; what cannot be written is a line, and the run goes on.
-
-    `suffix` names those of a series that program.md does not ask.
-    """
+    """Writes both files of one series; `suffix` names those of one that program.md does not ask."""
 
     def __init__(self, display: Display, options: argparse.Namespace, suffix: str = "") -> None:
         self.display, self.options, self.suffix = display, options, suffix
         self.next_page = time.monotonic() + FIRST_PAGE
 
     def begin(self, history: History, experiments: Sequence[Experiment]) -> None:
-        """What another series left here is named after it, before this one writes its own.
-
-        Whose the files are report.html tells, or else the last record.
-        """
+        """What another series left here is named after it, before this one writes its own: whose
+        it is report.html tells, or else the last record."""
         owner, moved = experiments[-1].program if experiments else history.series, []
         with suppress(OSError), self._path("report.html").open("rb") as old:
             if found := MARK.search(old.read(1000)):
@@ -82,7 +77,7 @@ class Reports:
 
     def _page(self, history: History, running: bool) -> list[str]:
         shown = self.display
-        parts = page(history, shown.program, self.options.iterations, running, shown.simulated)
+        parts = page(history, shown.program, shown.target, running, shown.simulated)
         return self._write("report.html", parts)
 
     def _write(self, name: str, parts: Iterable[str]) -> list[str]:
