@@ -93,6 +93,11 @@ def test_the_last_page_does_not_refresh(tmp_path: Path) -> None:
     assert "setTimeout(refresh, 30000)" not in shown and "refreshes every" not in shown
 
 
+def test_every_strategy_has_a_colour(tmp_path: Path) -> None:
+    shown = write(tmp_path / "report.html", History())
+    assert all(f"--{name}: #" in shown for name in (*module.COLOURS, "other"))
+
+
 def test_a_page_of_nothing_is_written(tmp_path: Path) -> None:
     assert "No experiment has a score yet" in write(tmp_path / "report.html", History())
 
