@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -41,7 +41,7 @@ def template() -> Template:
 
     pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.undefined = StrictUndefined
-    words = [visible, count, short, duration, money, interval, series_name, named, colour]
+    words = [visible, count, short, duration, money, interval, series_name, named, colour, cut]
     pages.filters |= {filter.__name__: filter for filter in words} | {"num": "{:.2f}".format}
     return pages.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
 
@@ -56,6 +56,7 @@ def page(
     found = outcome(history, history.completed)
     failing = findings.what_fails(history, found, program)
     models = {(f"{role} model", m) for e in history.experiments for role, m in e.models.items()}
+    texts = sum(3 + 2 * len(e.trials) for e in history.experiments)
     return template().generate(
         findings=findings,
         nonce=os.urandom(16).hex(),  # a script without it does not run
@@ -73,7 +74,7 @@ def page(
         rows=[*findings.search_rows(history), *sorted(models)],
         top=top_rows(history, found),
         chart=chart(history, found),
-        shown=shown(history.experiments),
+        most=PAGE_TEXT // max(1, texts),
     )
 
 
@@ -126,16 +127,13 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
     low = min(9, int(max(0.0, min(scores, default=0.0))))
     last = max((at for at, _ in search), default=1)
 
-    def x(at: int) -> float:
-        return 96 * at / last
-
     def y(score: float) -> float:
         return 100 * (10 - max(low, min(10, score))) / (10 - low)
 
-    steps = [(x(at), y(score)) for at, score in history.best_line if at <= last]
+    steps = [(96 * at / last, y(score)) for at, score in history.best_line if at <= last]
     line = "".join(f"H{a:.2f}V{b:.2f}" for a, b in steps)
     return {
-        "dots": [(at, named(e), x(at), y(e.score or 0.0)) for at, e in search],
+        "dots": [(at, named(e), 96 * at / last, y(e.score or 0.0)) for at, e in search],
         "line": f"M{steps[0][0]:.2f},{steps[0][1]:.2f}{line}H96" if steps else "",
         "baseline": history.baseline and y(history.baseline.estimate),
         "confirmed": [(name, y(of.mean), y(of.low), y(of.high)) for name, of in confirmed],
@@ -144,13 +142,7 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
     }
 
 
-def shown(experiments: Iterable[Experiment]) -> Callable[[str], str]:
-    """What cuts a text where a page of all of them, each as long, would be too large."""
-    cap = PAGE_TEXT // max(1, sum(3 + 2 * len(e.trials) for e in experiments))
-
-    def cut(text: str) -> str:
-        missing = len(text) - cap
-        more = f" [... {missing:,} more characters in the results file]" if missing > 0 else ""
-        return visible(text[:cap]) + more
-
-    return cut
+def cut(text: str, most: int) -> str:
+    missing = len(text) - most
+    more = f" [... {missing:,} more characters in the results file]" if missing > 0 else ""
+    return visible(text[:most]) + more

@@ -90,10 +90,8 @@ class Reports:
         return [str(path)]
 
     def _path(self, name: str) -> Path:
-        """report.html for results.json, demo-report.html for demo-results.json, x-report.html for
-        x.json."""
-        stem = self.options.results.stem
-        prefix = stem.removesuffix("results") if stem.endswith("results") else f"{stem}-"
+        """report.html for results.json, demo-report.html for demo-results.json."""
+        prefix = f"{self.options.results.stem}-".removesuffix("results-")
         path: Path = self.options.results.with_name(prefix + name)
         return path.with_stem(path.stem + self.suffix)
 

@@ -105,8 +105,8 @@ class Display:
         """The block of an experiment that has just ended, of any kind."""
         leader, kind = history.leader, experiment.kind
         if not self.options.quiet:
-            leads = leader if took_lead and kind == "proposal" else None
-            self._print(self._block(experiment, leads))
+            leads = took_lead and kind == "proposal"
+            self._print(self._block(experiment, leader if leads else None))
         if self.bar is not None:
             done = min(history.completed, self.target)
             phase = f" {kind}" * (kind not in ("proposal", "baseline"))
