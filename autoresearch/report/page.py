@@ -30,7 +30,6 @@ PAGE_TEXT = 60_000_000  # characters of prompts and responses, the most in repor
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
-SEARCH = ("baseline", "proposal")
 COLOURS = ("refine", "wander", "combine", "simplify", "explore", "fresh", "format", "examples")
 
 
@@ -120,8 +119,8 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
 
 def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
     """Where everything stands, in percent of the drawing from left and top."""
-    ended = enumerate(history.experiments, 1)
-    search = [(at, e) for at, e in ended if e.score is not None and e.kind in SEARCH]
+    ended = [(at, e) for at, e in enumerate(history.experiments, 1) if e.score is not None]
+    search = [(at, e) for at, e in ended if e.kind in ("baseline", "proposal")]
     confirmed = [("best", found.winner_score), ("base", found.baseline_score)] if found else []
     scores = [e.score or 0.0 for _, e in search] + [of.low for _, of in confirmed]
     low = min(9, int(max(0.0, min(scores, default=0.0))))
@@ -135,7 +134,7 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
     return {
         "dots": [(at, named(e), 96 * at / last, y(e.score or 0.0)) for at, e in search],
         "line": f"M{steps[0][0]:.2f},{steps[0][1]:.2f}{line}H96" if steps else "",
-        "baseline": history.baseline and y(history.baseline.estimate),
+        "baseline": f"M0,{y(history.baseline.estimate):.2f}H96" if history.baseline else "",
         "confirmed": [(name, y(of.mean), y(of.low), y(of.high)) for name, of in confirmed],
         "ticks": [(n, y(n)) for n in range(low, 11) if 10 - low <= 5 or n % 2 == 0],
         "last": last,
