@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from statistics import fmean
 
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.search import race
-from autoresearch.search.history import CONTENDERS, History, Standing
-from autoresearch.search.proposal import (
-    Proposal,
-    ProposalError,
-    parse_proposal,
-    with_examples,
-    with_form,
-)
+from autoresearch.search.history import CONTENDERS, History
+from autoresearch.search.proposal import Proposal, ProposalError, parse_proposal, without_agent
 from autoresearch.text import fenced, middle_out, normalise
 from client import Client, Usage
 
@@ -82,7 +77,7 @@ def propose_experiment(
     """
     with history.lock:
         strategy = race.strategy(history, program, number)
-        ready = _ready(program, history, strategy, number)
+        ready = without_agent(program, history, strategy, number)
         message = "" if ready else compose(program, history, strategy, number)
     proposal = ready or _ask(client, strategy, message, spent)
     twin = history.twin(proposal.prompt)
@@ -93,20 +88,6 @@ def propose_experiment(
         proposal = _ask(client, strategy, f"{message}\n\n{complaint}", spent)
         twin = history.twin(proposal.prompt)
     return proposal if twin is None else replace(proposal, prompt=twin)
-
-
-def _ready(program: Program, history: History, strategy: str, number: int) -> Proposal | None:
-    """A proposal that needs no agent."""
-    leader = history.leader.prompt if history.leader else program.baseline
-    if strategy == "carry over":
-        thought, prompt = "the best prompt of the series before", history.inherited or ""
-    elif strategy == "format":
-        thought, prompt = "the form of the answer", with_form(leader, program.inputs)
-    elif strategy == "examples":
-        thought, prompt = "examples from the data", with_examples(leader, program.pool, number)
-    else:
-        return None
-    return Proposal(strategy, thought, prompt)
 
 
 def _ask(client: Client, strategy: str, message: str, spent: Usage | None) -> Proposal:
@@ -135,26 +116,19 @@ def compose(
     not fit into `budget` characters is left out from the weakest up, each prompt whole or not; the
     leader and its weaknesses always stand there, and a long task is shown without its middle.
     """
-    top = history.top(CONTENDERS) if strategy != "fresh" else []
-    leader = history.leader.prompt if history.leader else ""
-    top.sort(key=lambda standing: standing.prompt != leader)  # it leads also among ties
-    evidence = list(_path(history) if strategy == "wander" else _evidence(history, top))
-    room = budget - MARGIN - sum(len(text) for _, text in evidence[:2])
+    prompts, weak, attempts = _evidence(history, strategy)
+    room = budget - MARGIN - len(weak) - sum(map(len, prompts[:1]))
     head = _head(program, room)
-    room -= len(head)
-    prompts, sections = [text for _, text in evidence[:1]], dict(evidence[1:2])
-    for name, text in evidence[2:]:
-        room -= len(text)
-        if room < 0:
-            break
-        if name == "prompt":
-            prompts.append(text)
-        else:
-            sections[name] = sections.get(name, "") + text
+    sizes = accumulate(len(text) for text in (head, *prompts[1:], *attempts))
+    fit = max(1, sum(size <= room for size in sizes))  # texts, the leader in place of the head
+    attempts, prompts = attempts[: max(0, fit - len(prompts))], prompts[:fit]
     shown = "# Earlier prompts, best last\n" + "".join(reversed(prompts)) if prompts else ""
+    latest = "# Latest attempts\n" + "".join(attempts) if attempts else ""
+    others = min(3, len(prompts) - 1)  # the leader's partner is one of these, in turn
+    partner = f"prompt #{2 + number % others}" if others > 0 else "an idea of your own"
     instruction = STRATEGIES[strategy if prompts else "fresh"]  # without a leader to speak of
-    tail = f"# Now\n{instruction.format(partner=_partner(len(prompts), number))}"
-    return "\n".join(part for part in (head, shown, *sections.values(), tail) if part)
+    now = f"# Now\n{instruction.format(partner=partner)}"
+    return "\n".join(part for part in (head, shown, weak, latest, now) if part)
 
 
 def _head(program: Program, room: int) -> str:
@@ -165,74 +139,51 @@ def _head(program: Program, room: int) -> str:
     return TASK.format(goal=goal, task=task, criteria=criteria)
 
 
-def _partner(shown: int, number: int) -> str:
-    """The prompt to combine with the leader: one of the next three that are shown, in turn."""
-    others = min(3, shown - 1)
-    return f"prompt #{2 + number % others}" if others > 0 else "an idea of your own"
-
-
-def _evidence(history: History, top: list[Standing]) -> Iterator[tuple[str, str]]:
-    """What there is to learn from, the most useful first: (section, text)."""
-    if not top:
-        return
-    yield "prompt", _shown(top[0], 1)
-    yield "weak", _weaknesses(history.trials(top[0].prompt))
-    for rank, standing in enumerate(top[1:], 2):
-        yield "prompt", _shown(standing, rank)
-    title = "# Latest attempts\n"
-    for experiment in reversed(history.recent(RECENT)):
-        yield "latest", title + _attempt(experiment)
-        title = ""
-
-
-def _path(history: History) -> Iterator[tuple[str, str]]:
-    """The last steps of a line that sees no leader: it leaves the hill that all else climbs."""
-    steps = [e for e in history.recent(PATH * len(race.CYCLE)) if e.strategy == "wander"][-PATH:]
-    for rank, step in enumerate(sorted(steps, key=lambda e: -(e.score or 0.0))):
-        yield "prompt", _attempt(step)
-        if not rank:
-            yield "weak", ""
-
-
-def _shown(standing: Standing, rank: int) -> str:
-    name = "Prompt #1, the leader" if rank == 1 else f"Prompt #{rank}"
-    score = f"score {standing.estimate:.2f} ({standing.samples} samples)"
-    return f"{name}: {score}\n{fenced(standing.prompt or '(no system prompt)')}\n"
+def _evidence(history: History, strategy: str) -> tuple[list[str], str, list[str]]:
+    """Prompts, what the first of them lacks, and attempts, each the most useful first."""
+    if strategy == "wander":  # a line that sees no leader leaves the hill that all else climbs
+        latest = history.proposals[-PATH * len(race.CYCLE) :]
+        path = [step for step in latest if step.strategy == strategy][-PATH:]
+        path.sort(key=lambda step: -(step.score or 0.0))
+        return [*map(_attempt, path)], "", []
+    leader = history.leader
+    if strategy == "fresh" or leader is None:
+        return [], "", []
+    prompts = []
+    top = sorted(history.top(CONTENDERS), key=lambda s: s.prompt != leader.prompt)  # also of ties
+    for rank, standing in enumerate(top, 1):
+        name = f"Prompt #{rank}" + ", the leader" * (rank == 1)
+        score = f"score {standing.estimate:.2f} ({standing.samples} samples)"
+        prompts.append(f"{name}: {score}\n{fenced(standing.prompt or '(no system prompt)')}\n")
+    attempts = [_attempt(e) for e in reversed(history.proposals[-RECENT:])]
+    return prompts, _weaknesses(history.trials(leader.prompt)), attempts
 
 
 def _weaknesses(trials: Sequence[Trial]) -> str:
-    """The leader's criteria from the weakest up, and its worst responses with the reasons."""
+    """The leader's criteria from the weakest up, and its worst response to each of the inputs that
+    score least, over all that were met, with the reasons."""
     if not trials:
         return ""
     marks: dict[str, list[float]] = defaultdict(list)
+    by_input: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
+        by_input[trial.input].append(trial)
         for label, mark in trial.criteria.items():
             marks[label].append(mark)
     weakest = sorted((fmean(values), label) for label, values in marks.items())
     lines = [f"- {label}: {mark:.0%} of the mark" for mark, label in weakest[:3] if mark < 1]
-    worst = "Then its ".join(map(_missed, _worst(trials)))
-    return "# Where the leader loses points\n{}\nIts {}".format(
-        "\n".join(lines) or "- nowhere yet", worst
-    )
-
-
-def _worst(trials: Sequence[Trial]) -> list[Trial]:
-    """The worst response to each of the inputs that score least, over all that were met."""
-    by_input: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        by_input[trial.input].append(trial)
-    hardest = sorted(by_input.values(), key=lambda each: fmean(t.score for t in each))
-    worst = [min(each, key=lambda trial: trial.score) for each in hardest[:WORST]]
-    return worst[:1] + [trial for trial in worst[1:] if trial.score < 10]
+    hardest = sorted(by_input.values(), key=lambda each: fmean(t.score for t in each))[:WORST]
+    first, *more = [min(each, key=lambda trial: trial.score) for each in hardest]
+    worst = "Then its ".join(map(_missed, [first, *(t for t in more if t.score < 10)]))
+    criteria = "\n".join(lines) or "- nowhere yet"
+    return f"# Where the leader loses points\n{criteria}\nIts {worst}"
 
 
 def _missed(trial: Trial) -> str:
-    return "worst response, score {:.1f}{}:\n{}\n{}\n".format(
-        trial.score,
-        f", to the input {excerpt(trial.input)!r}" if trial.input else "",
-        fenced(excerpt(trial.response)),
-        f"missed: {quoted(trial.reason)}" if trial.reason else "missed: nothing",
-    )
+    to = f", to the input {excerpt(trial.input)!r}" if trial.input else ""
+    missed = f"missed: {quoted(trial.reason) if trial.reason else 'nothing'}"
+    said = f"worst response, score {trial.score:.1f}{to}"
+    return f"{said}:\n{fenced(excerpt(trial.response))}\n{missed}\n"
 
 
 def _attempt(experiment: Experiment) -> str:
@@ -246,5 +197,5 @@ def quoted(reason: str) -> str:
     return json.dumps(excerpt(normalise(reason)), ensure_ascii=False)
 
 
-def excerpt(text: str, limit: int = EXCERPT) -> str:
-    return text if len(text) <= limit else f"{text[:limit]} [...]"
+def excerpt(text: str) -> str:
+    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]} [...]"

@@ -240,10 +240,10 @@ def test_going_back_to_an_earlier_program_continues_its_series() -> None:
     records = [*a_night(first), ran(second, 0, "base", "apple", kind="baseline")]
     records += [ran(second, 1, "fruit", "apple"), ran(first, 4, "more fruit", "apple pear")]
     history, notices = open_history(records, first, MODELS, 0.7)
-    assert [e.iteration for e in history.recent(9)] == [1, 2, 3, 4]
+    assert [e.iteration for e in history.proposals[-9:]] == [1, 2, 3, 4]
     assert (history.inherited, notices) == (None, [])
     history, _ = open_history(records, second, MODELS, 0.7)
-    assert ([e.prompt for e in history.recent(9)], history.inherited) == (["fruit"], "fruit")
+    assert ([e.prompt for e in history.proposals[-9:]], history.inherited) == (["fruit"], "fruit")
 
 
 def test_the_best_of_the_latest_of_several_series_is_inherited() -> None:
@@ -283,7 +283,7 @@ def test_a_pattern_that_runs_out_of_time_on_a_stored_response_does_not_end_the_r
     records = [ran(program(), 1, "p", "a" * 40 + "!"), ran(program(), 2, "q", "apple")]
     hostile = program(Criterion("matches", r"/^(a|a|aa)+\d$/"))
     history, _ = open_history(records, hostile, MODELS, 0.7)
-    assert [e.prompt for e in history.recent(9)] == ["q"]
+    assert [e.prompt for e in history.proposals[-9:]] == ["q"]
 
 
 def test_rows_that_come_or_go_keep_the_series_and_cost_their_own_trials_alone() -> None:

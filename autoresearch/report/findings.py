@@ -267,11 +267,9 @@ def search_rows(history: History) -> Iterator[Row]:
     tokens, cost = spent(history.experiments)
     if tokens:
         yield "spent", count(tokens, "token") + ("" if cost is None else f", {money(cost)}")
-    for at, line in enumerate(history.strategies()):
-        told = (
-            f"{line.name:<10} {count(line.experiments, 'experiment'):>17}   mean {line.mean:5.2f}"
-        )
-        yield "" if at else "strategies", f"{told}   led {count(line.leads, 'time')}"
+    for at, (name, tried, mean, leads) in enumerate(history.strategies()):
+        told = f"{name:<10} {count(tried, 'experiment'):>17}   mean {mean:5.2f}"
+        yield "" if at else "strategies", f"{told}   led {count(leads, 'time')}"
     if gain := history.history_gain():
         yield "history", f"{gain.mean:+.2f} ({interval(gain)}) for proposals that saw it"
 

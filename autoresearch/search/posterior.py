@@ -1,9 +1,8 @@
 """What the samples say of the prompts: their true scores, the noise, and how hard each input is.
 
-A sample is the mean score over a block of inputs. What an answer scores depends mostly on its
-input, so each counts less what its inputs are easier than others: prompts that met different blocks
-can be compared, and where all met the same nothing changes. Taking in a record costs the inputs
-that were met, never the history.
+What an answer scores depends mostly on its input, so each sample counts less what its inputs are
+easier than others: prompts that met different blocks can be compared, and where all met the same
+nothing changes. Taking in a record costs the inputs that were met, never the history.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import math
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
 
@@ -23,24 +21,6 @@ Block = tuple[str, ...]  # input texts
 Sample = tuple[Block, Sequence[float]]  # with their scores, 0..10
 # samples, their mean less difficulty, and of the true score the posterior's mean and deviation
 Estimate = tuple[int, float, float, float]
-
-
-@dataclass(slots=True)
-class _Tally:
-    """A prompt's samples, difficulty still in: count, mean, squared deviations (Welford)."""
-
-    sums: dict[Block, float] = field(default_factory=dict)
-    group: _Group | None = None
-    n: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def take(self, block: Block, value: float) -> None:
-        self.sums[block] = self.sums.get(block, 0.0) + value
-        self.n += 1
-        delta = value - self.mean
-        self.mean += delta / self.n
-        self.squares += delta * (value - self.mean)
 
 
 class _Group:
@@ -56,41 +36,39 @@ class _Group:
         self.ranks: list[tuple[float, int, str]] = []  # mean, -length, key: best last
         self.ease = 0.0  # points by which its blocks are easier than others
 
-    def count(self, key: str, tally: _Tally, sign: int) -> None:
+    def count(self, key: str, values: Mapping[Block, list[float]], sign: int) -> None:
         """Take a prompt in (sign 1) or out (-1)."""
+        every = [value for each in values.values() for value in each]
+        mean = fmean(every)
         self.prompts += sign
-        self.means += sign * tally.mean
-        self.squared_means += sign * tally.mean**2
-        self.squares += sign * tally.squares
-        for block, times in self.met.items():
-            self.apart[block] += sign * (tally.sums[block] - times * tally.mean)
-        rank = (tally.mean, -len(key), key)
+        self.means += sign * mean
+        self.squared_means += sign * mean**2
+        self.squares += sign * sum((value - mean) ** 2 for value in every)
+        for block, each in values.items():
+            self.apart[block] += sign * (sum(each) - len(each) * mean)
+        rank = (mean, -len(key), key)
         if sign > 0:
             insort(self.ranks, rank)
         else:
             del self.ranks[bisect_left(self.ranks, rank)]
 
-    def sum(self) -> float:
-        return self.means - self.prompts * self.ease
-
-    def squared(self) -> float:
-        return self.squared_means - self.ease * (2 * self.means - self.prompts * self.ease)
-
-    def within(self, ease: Mapping[Block, float]) -> float:
-        """Squared deviations of the samples from their prompts' means, difficulty out."""
+    def without(self, ease: Mapping[Block, float]) -> tuple[float, float, float]:
+        """The sums of the prompts' means, of the squares of these, and of the squared deviations of
+        the samples from them, difficulty out."""
+        means = self.means - self.prompts * self.ease
         more = [(ease[b] - self.ease, times, self.apart[b]) for b, times in self.met.items()]
-        return self.squares + sum(e * (self.prompts * n * e - 2 * a) for e, n, a in more)
+        squares = self.squares + sum(e * (self.prompts * n * e - 2 * a) for e, n, a in more)
+        return means, self.squared_means - self.ease * (self.means + means), squares
 
 
 class Posterior:
     """The one-way random-effects model over prompts, kept up to date by sums.
 
     Sample j of prompt i = mu + a_i + ease + e_ij, a_i ~ N(0, between), e_ij ~ N(0, within).
-    `within` is the pooled variance of prompts with several samples, `between` the method-of-moments
-    (ANOVA) estimate for unequal group sizes, `mean` the weighted mean of all prompts. Source:
-    Searle, Casella, McCulloch, Variance Components (1992), 3.6; shrinkage as in Efron, Morris, Data
-    analysis using Stein's estimator, JASA 70 (1975). The ease of an input is the shrunk mean of its
-    scores over what each prompt was taken for when it met it.
+    `between` is the method-of-moments (ANOVA) estimate for unequal group sizes: Searle, Casella,
+    McCulloch, Variance Components (1992), 3.6; shrinkage as in Efron, Morris, Data analysis using
+    Stein's estimator, JASA 70 (1975). The ease of an input is the shrunk mean of its scores over
+    what each prompt was taken for when it met it.
     """
 
     def __init__(self) -> None:
@@ -98,7 +76,7 @@ class Posterior:
         self.between = SPREAD_FLOOR**2
         self.mean = 0.0
         self.freedom = 0
-        self._tallies: dict[str, _Tally] = {}
+        self._values: dict[str, dict[Block, list[float]]] = {}  # by prompt, difficulty still in
         self._groups: dict[frozenset[tuple[Block, int]], _Group] = {}
         self._over: dict[str, tuple[float, int]] = {}  # input -> sum and number of its residuals
         self._centre = 0.0
@@ -106,67 +84,66 @@ class Posterior:
 
     def add(self, key: str, samples: Sequence[Sample]) -> None:
         """Take in the samples, at least one, of the prompt with this key."""
-        level, met = self.of(key, samples)[2], self.met(key, samples)
-        tally = self._tallies.setdefault(key, _Tally())
-        if tally.group:
-            tally.group.count(key, tally, -1)
-            if not tally.group.prompts:
-                del self._groups[frozenset(tally.group.met.items())]
+        level = self.of(key, samples)[2]
+        values = self._values.setdefault(key, {})
+        if values:
+            self._count(key, -1)
         for block, scores in samples:
-            tally.take(block, math.fsum(scores) / len(scores))
+            values.setdefault(block, []).append(fmean(scores))
             self._ease.setdefault(block, 0.0)
             for text, score in zip(block, scores, strict=False):
                 total, n = self._over.get(text, (0.0, 0))
                 self._over[text] = total + score - level, n + 1
-        tally.group = self._groups.setdefault(frozenset(met.items()), _Group(met))
-        tally.group.count(key, tally, 1)
-        self._settle()
+        self._count(key, 1)
         self._fit()
 
-    def _settle(self) -> None:
-        """With every input's ease, relative to their mean, that of the blocks and groups."""
+    def _count(self, key: str, sign: int) -> None:
+        met = self.met(key)
+        group = self._groups.setdefault(frozenset(met.items()), _Group(met))
+        group.count(key, self._values[key], sign)
+        if not group.prompts:
+            del self._groups[frozenset(met.items())]
+
+    def _fit(self) -> None:
+        groups = self._groups.values()
         if len(self._ease) > 1:
             self._centre = fmean(total / (n + PRIOR) for total, n in self._over.values())
             self._ease = {block: self._easier(block) for block in self._ease}
-            for group in self._groups.values():
+            for group in groups:
                 group.ease = self.ease(group.met)
-
-    def _easier(self, block: Block) -> float:
-        met = (self._over[text] for text in block if text in self._over)
-        return sum(total / (n + PRIOR) - self._centre for total, n in met) / max(1, len(block))
+        sums = [(g.n, g.prompts, *g.without(self._ease)) for g in groups]
+        samples, prompts = sum(n * k for n, k, *_ in sums), len(self._values)
+        self.freedom = samples - prompts
+        squares = max(sum(within for *_, within in sums), 0.0)
+        self.within = squares / self.freedom if self.freedom else 0.0
+        if prompts > 1:
+            total = sum(n * means for n, _, means, *_ in sums)
+            spread = sum(n * squared for n, _, _, squared, _ in sums) - total**2 / samples
+            size = samples - sum(k * n**2 for n, k, *_ in sums) / samples
+            between = (spread - self.within * (prompts - 1)) / size
+            self.between = max(between, SPREAD_FLOOR**2)
+        weights = [1 / (self.between + self.within / n) for n, *_ in sums]
+        weighed = [(w * k, w * means) for w, (_, k, means, *_) in zip(weights, sums, strict=True)]
+        self.mean = sum(mean for _, mean in weighed) / sum(weight for weight, _ in weighed)
 
     def ease(self, met: Mapping[Block, int]) -> float:
         """Points by which blocks met so often are easier than the mean of all inputs met."""
         if len(self._ease) < 2:
             return 0.0
-        total = 0.0
-        for block, times in met.items():
-            total += times * (self._ease[block] if block in self._ease else self._easier(block))
+        each = ((times, self._ease.get(block), block) for block, times in met.items())
+        total = sum(n * (self._easier(b) if ease is None else ease) for n, ease, b in each)
         return total / sum(met.values())
 
-    def _fit(self) -> None:
-        groups = self._groups.values()
-        prompts, self.freedom = len(self._tallies), sum(g.prompts * (g.n - 1) for g in groups)
-        squares = sum(g.within(self._ease) for g in groups)
-        self.within = max(squares, 0.0) / self.freedom if self.freedom else 0.0
-        if prompts > 1:
-            samples = self.freedom + prompts
-            total = sum(g.n * g.sum() for g in groups)
-            spread = (sum(g.n * g.squared() for g in groups) - total**2 / samples) / (prompts - 1)
-            size = (samples - sum(g.prompts * g.n**2 for g in groups) / samples) / (prompts - 1)
-            self.between = max((spread - self.within) / size, SPREAD_FLOOR**2)
-        weights = [(1 / (self.between + self.within / g.n), g) for g in groups]
-        total = sum(weight * g.prompts for weight, g in weights)
-        self.mean = sum(weight * g.sum() for weight, g in weights) / total
+    def _easier(self, block: Block) -> float:
+        met = (self._over[text] for text in block if text in self._over)
+        return sum(total / (n + PRIOR) - self._centre for total, n in met) / max(1, len(block))
 
     def of(self, key: str, samples: Sequence[Sample] = ()) -> Estimate:
         """Of a prompt when these samples come to those it has; there must be one in all."""
-        tally = self._tallies.get(key) or _Tally()
-        n, mean = tally.n + len(samples), tally.mean
-        if samples:
-            total = sum(math.fsum(scores) / len(scores) for _, scores in samples)
-            mean = (total + tally.n * tally.mean) / n
-        return self._estimate(n, mean - self.ease(self.met(key, samples)))
+        known = self._values.get(key, {}).values()
+        values = [value for each in known for value in each]
+        values += [fmean(scores) for _, scores in samples]
+        return self._estimate(len(values), fmean(values) - self.ease(self.met(key, samples)))
 
     def _estimate(self, n: int, mean: float) -> Estimate:
         weight = self.between / (self.between + self.within / n)
@@ -182,7 +159,6 @@ class Posterior:
 
     def met(self, key: str, samples: Sequence[Sample] = ()) -> Counter[Block]:
         """How often the prompt met each block, these samples included."""
-        tally = self._tallies.get(key)
-        met = Counter(tally.group.met if tally and tally.group else {})
-        met.update(block for block, _ in samples)
-        return met
+        known = self._values.get(key, {})
+        met = Counter({block: len(each) for block, each in known.items()})
+        return met + Counter(block for block, _ in samples)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from random import Random
 
 from autoresearch.files.inputs import Input
+from autoresearch.files.program import Program
+from autoresearch.search.history import History
 
 LABELS = 12  # different expected answers, of so many
 LABEL_LENGTH = 40  # characters at most, that a prompt may list
@@ -52,9 +54,7 @@ class Proposal:
 LABEL = r"^[ \t>#*_`]*{}[ \t]*(?:[*_`]+[ \t]*)?(?:[:：][*_]*|$)"
 THOUGHT_LABEL = re.compile(LABEL.format("THOUGHT"), re.IGNORECASE | re.MULTILINE)
 PROMPT_LABEL = re.compile(LABEL.format("(?:SYSTEM |NEW )?PROMPT"), re.IGNORECASE | re.MULTILINE)
-FENCED = re.compile(
-    r"\A(`{3,}|~{3,})(?![`~])[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.DOTALL
-)
+FENCED = re.compile(r"\A(`{3,}|~{3,})(?![`~])[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.S)
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 
@@ -111,29 +111,33 @@ def form_of_answer(inputs: Sequence[Input]) -> str:
     different = list(dict.fromkeys(answers))
     if len(answers) < len(inputs) or not answers:
         return ""
-    if keys := _common_keys(different):
-        return f"Reply with one JSON object and nothing else. Its keys: {', '.join(keys)}."
+    try:
+        keys = dict.fromkeys(key for answer in different for key in json.loads(answer).keys())
+    except (ValueError, RecursionError, AttributeError):  # no JSON, or no object
+        keys = {}
+    if keys:
+        named = ", ".join(list(keys)[: 2 * LABELS])
+        return f"Reply with one JSON object and nothing else. Its keys: {named}."
     short = all(len(answer) <= LABEL_LENGTH and "\n" not in answer for answer in different)
     if short and 2 <= len(different) <= LABELS and len(different) < len(answers):
         return f"Reply with exactly one of these and nothing else: {', '.join(different)}."
     return ""
 
 
-def _common_keys(answers: Sequence[str]) -> list[str]:
-    keys: dict[str, None] = {}
-    for answer in answers:
-        try:
-            read = json.loads(answer)
-        except (ValueError, RecursionError):
-            return []
-        if not isinstance(read, dict):
-            return []
-        keys |= dict.fromkeys(map(str, read))
-    return list(keys)[: 2 * LABELS]
-
-
-def with_form(prompt: str, inputs: Sequence[Input]) -> str:
-    return f"{prompt}\n\n{form_of_answer(inputs)}".strip()
+def without_agent(
+    program: Program, history: History, strategy: str, number: int
+) -> Proposal | None:
+    """The proposal of a strategy that needs no agent."""
+    leader = history.leader.prompt if history.leader else program.baseline
+    if strategy == "carry over":
+        return Proposal(strategy, "the best prompt of the series before", history.inherited or "")
+    if strategy == "format":
+        prompt = f"{leader}\n\n{form_of_answer(program.inputs)}".strip()
+        return Proposal(strategy, "the form of the answer", prompt)
+    if strategy == "examples":
+        prompt = with_examples(leader, program.pool, number)
+        return Proposal(strategy, "examples from the data", prompt)
+    return None
 
 
 def with_examples(prompt: str, pool: Sequence[Input], number: int) -> str:
