@@ -120,7 +120,7 @@ def research(options: argparse.Namespace, program: Program, client: Client) -> i
         night.attempt(results.catch_up)
         display.tell(results.notices)
         reports.conclude(run.history)
-        return night.exit_code(display.wait, unconfirmed(run.history, program, options))
+        return night.exit_code(display.wait, unconfirmed(run.history, options))
 
 
 def opened(results: Results, program: Program, client: Client) -> tuple[History, list[str]]:
@@ -144,10 +144,10 @@ def begin(run: Run, notices: list[str]) -> None:
 
 def search(run: Run) -> None:
     """The baseline, proposals until enough of them are scored, then the confirmation."""
-    for phase in phases(run.history, run.program, run.options):
+    for next_step, ahead in phases(run.history, run.program, run.options):
         if run.night.goes_on():
             carry, ended = partial(carry_out, run), partial(record, run)
-            run.night.work(phase.next_step, carry, ended, phase.ahead)
+            run.night.work(next_step, carry, ended, ahead)
 
 
 def carry_out(run: Run, step: Step) -> Experiment:

@@ -27,7 +27,7 @@ from autoresearch.search.confirmation import FINAL, MOST, ROUND
 from autoresearch.search.history import BLOCK, WHOLE, History
 from autoresearch.search.intervals import t_quantile
 from autoresearch.search.proposal import ProposalError
-from autoresearch.search.race import ROUNDS, answers_ahead
+from autoresearch.search.race import BLOCKS, PASSES
 from autoresearch.text import count, duration, money, short, visible
 
 ENOUGH = 7.0  # points from which a cheap trick is a warning
@@ -35,6 +35,8 @@ SOME, MANY = 20, 200  # inputs that the tricks, the expected answers are tried o
 LONGEST_TRICK = 1000  # words
 MESSAGE = 4000  # tokens that the agent reads more, once there is a history
 ASKED = 2  # the first proposal that needs the agent
+USUAL_PASSES, USUAL_BLOCKS = 1.5, 2.2  # that a prompt gets
+ROUNDS = 3  # of halving, from eight contenders to one
 DEVIATION = 6.5  # points by which right-or-wrong scores of two prompts differ on one input
 REFUSAL = "I'm sorry, but I can't help with that."
 LOREM = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor".split()
@@ -205,10 +207,11 @@ def shows(program: Program) -> str:
 def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
     """Responses of a whole run: the baseline, proposals in passes or blocks, the confirmation."""
     n = len(program.inputs)
-    block = BLOCK if n > WHOLE else n
+    block, usual = (BLOCK, USUAL_BLOCKS) if n > WHOLE else (n, USUAL_PASSES)
+    searched = min(n, BLOCKS * BLOCK) if n > WHOLE else n * PASSES
     last = max(FINAL, min(MOST, 2 * len(program.held_out or program.inputs)))
     confirmation = (ROUNDS * ROUND * block + 3 * last) * confirmed
-    return round(answers_ahead(program, iterations)) + confirmation
+    return round(searched + usual * block * iterations) + confirmation
 
 
 def rules(program: Program) -> list[Criterion]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from functools import partial
 
 from autoresearch.files.inputs import Input
@@ -13,124 +12,95 @@ from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.search.ablation import ablate, best_prompt
 from autoresearch.search.confirmation import Step, cost_ahead, next_steps
-from autoresearch.search.history import BLOCK, WHOLE, History
-from autoresearch.search.posterior import Sample
+from autoresearch.search.history import History
 from autoresearch.search.proposal import form_of_answer
 from autoresearch.text import normalise
 
-PASSES = 4  # passes that a prompt can earn by racing; so many a usual one gets:
-USUAL_PASSES = 1.5
-BLOCKS = 8  # blocks that it can earn where there are many inputs; a usual one:
-USUAL_BLOCKS = 2.2
+PASSES = 4  # passes that a prompt can earn by racing
+BLOCKS = 8  # blocks that it can earn where there are many inputs
 EXAMPLES_EVERY = 5  # proposals, where there is a pool of examples
 PLATEAU = 15  # proposals without a new leader
 
-CYCLE = (
-    *("refine", "wander", "combine", "wander", "refine"),
-    *("wander", "explore", "wander", "simplify", "fresh"),
-)
-PLATEAU_CYCLE = (
-    *("wander", "explore", "wander", "refine"),
-    *("wander", "combine", "wander", "fresh"),
-)
-ROUNDS = 3  # of halving, from eight contenders to one
+CYCLE = tuple("refine wander combine wander refine wander explore wander simplify fresh".split())
+PLATEAU_CYCLE = tuple("wander explore wander refine wander combine wander fresh".split())
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
 
 
-@dataclass(frozen=True)
-class Phase:
-    """`next_step` gives the step to begin beside those that run, or None at the end; `ahead`
-    what to keep for the phases after it."""
-
-    next_step: Callable[[Collection[Step]], Step | None]
-    ahead: Callable[[], tuple[float, float, float]] = lambda: (0.0, 0.0, 0.0)
+Ahead = tuple[float, float, float]  # tokens, USD and hours
+Phase = tuple[Callable[[Collection[Step]], Step | None], Callable[[], Ahead]]
 
 
 def phases(history: History, program: Program, options: argparse.Namespace) -> list[Phase]:
-    """The night in order."""
+    """The night in order: what gives the step to begin beside those that run, or None at the end,
+    and what to keep for the phases after it."""
     if options.ablate:
-        return [Phase(partial(next_ablation, history, program))]
-    confirming = [] if options.no_confirm else [Phase(partial(next_confirmation, history, program))]
-    proposing = partial(next_proposal, history, program, options.iterations)
-    return [
-        Phase(partial(next_baseline, history, program)),
-        Phase(proposing, partial(ahead, history, program)) if confirming else Phase(proposing),
-        *confirming,
-    ]
+        return [(partial(next_measurement, history, True), nothing)]
+    baseline = partial(next_baseline, history, program)
+    proposals = partial(next_proposal, history, program, options.iterations)
+    if options.no_confirm:
+        return [(baseline, nothing), (proposals, nothing)]
+    confirmation = partial(next_measurement, history, False)
+    return [(baseline, nothing), (proposals, partial(ahead, history)), (confirmation, nothing)]
+
+
+def nothing() -> Ahead:
+    return 0.0, 0.0, 0.0
 
 
 def is_complete(history: History, program: Program, options: argparse.Namespace) -> bool:
     """Whether nothing is left to do, so that neither key nor network is needed."""
-    return all(phase.next_step(()) is None for phase in phases(history, program, options))
+    return all(next_step(()) is None for next_step, _ in phases(history, program, options))
 
 
-def unconfirmed(history: History, program: Program, options: argparse.Namespace) -> str:
+def unconfirmed(history: History, options: argparse.Namespace) -> str:
     """The command that confirms what is there; "" where that is not wanted or done."""
     done = history.completed
-    if options.no_confirm or not done or next_confirmation(history, program, ()) is None:
+    if options.no_confirm or not done or next_measurement(history, False, ()) is None:
         return ""
     return f"not confirmed yet: python main.py --iterations {done} confirms what is there"
 
 
-def ahead(history: History, program: Program) -> tuple[float, float, float]:
-    """Tokens, USD and hours that confirming what is there would take, going by the baseline."""
-    held_out = [given.text for given in program.held_out]
+def ahead(history: History) -> Ahead:
+    """What confirming the present leader would take, going by the baseline."""
     baseline = next((e for e in history.experiments if e.kind == "baseline" and e.trials), None)
     if baseline is None:
-        return 0.0, 0.0, 0.0
-    share = cost_ahead(history, history.completed, held_out) / len(baseline.trials)
+        return nothing()
+    share = cost_ahead(history, history.completed) / len(baseline.trials)
     tokens, cost, seconds = baseline.tokens or 0, baseline.cost or 0.0, baseline.seconds or 0.0
     return share * tokens, share * cost, share * seconds / 3600
-
-
-def answers_ahead(program: Program, iterations: int) -> float:
-    """Answers that the search usually takes, the baseline's included."""
-    size = len(program.inputs)
-    if size <= WHOLE:
-        return size * (PASSES + USUAL_PASSES * iterations)
-    return min(size, BLOCKS * BLOCK) + USUAL_BLOCKS * BLOCK * iterations
 
 
 def inputs_due(
     history: History, program: Program, step: Step, experiment: Experiment
 ) -> list[Input]:
     """The inputs to ask now for a step, given the trials that it has; [] ends it."""
+    due = ([*(step.inputs or ())] * step.passes)[len(experiment.trials) :]
     if step.kind == "proposal":
         due = earned(history, experiment)
-    else:
-        every = [text for block in history.blocks for text in block]
-        due = ([*(step.inputs or every)] * step.passes)[len(experiment.trials) :]
     given = {given.text: given for given in (*program.inputs, *program.held_out)}
     return [given[text] for text in due]
 
 
 def earned(history: History, experiment: Experiment) -> list[str]:
-    """What a proposal is asked next: the first block of all, whatever it is, and then while its
-    posterior mean plus deviation reaches the leader's mean.
+    """What a proposal is asked next: a first block, and more while its posterior mean plus
+    deviation reaches the leader's mean.
 
-    It meets one block after the other, up to eight: where these are all the inputs, up to four
-    times; where there are more, the confirmation goes on with those. Passes over a single block
-    double (1, 2, 4), so that those of one round run side by side.
+    It meets up to eight blocks: where these are all the inputs, up to four times. Passes over a
+    single block double (1, 2, 4), so that those of one round run side by side.
     """
     with history.lock:
-        samples, prompt = history.samples(experiment), experiment.prompt
-        first, met = history.blocks[:BLOCKS], history.met(prompt, samples)
+        samples, leader = history.samples(experiment), history.leader
+        first, met = history.blocks[:BLOCKS], history.met(experiment.prompt, samples)
         passes = min(met[block] for block in first)
         once = history.deterministic or len(history.blocks) > BLOCKS
-        most = 1 if once else PASSES
-        if samples and (passes >= most or not contends(history, prompt, samples)):
-            return []
+        left = (1 if once else PASSES) - passes
+        if samples:
+            standing = history.standing(experiment.prompt, samples)
+            may_lead = leader and standing.estimate + standing.deviation > leader.estimate
+            if left <= 0 or not may_lead:
+                return []
         block = next(block for block in first if met[block] == passes)
-        more = min(passes, most - passes) if samples and len(first) == 1 else 1
-        return [*block] * max(1, more)
-
-
-def contends(history: History, prompt: str, samples: Sequence[Sample]) -> bool:
-    """Whether a prompt with these further samples may be as good as the leader."""
-    if history.leader is None:
-        return False
-    standing = history.standing(prompt, samples)
-    return standing.estimate + standing.deviation > history.leader.estimate
+        return [*block] * (max(1, min(passes, left)) if samples and len(first) == 1 else 1)
 
 
 def strategy(history: History, program: Program, number: int) -> str:
@@ -153,9 +123,8 @@ def saturated(history: History) -> bool:
     leader = history.leader
     if leader is None or (leader.samples < PASSES and not history.deterministic):
         return False
-    if len(history.blocks) > 1:  # its blocks differ by their inputs too
-        return 10 - leader.estimate <= leader.deviation
-    return 10 - leader.estimate <= (history.noise or 0.0) / math.sqrt(PASSES)
+    usual = (history.noise or 0.0) / math.sqrt(PASSES)  # blocks differ by their inputs too
+    return 10 - leader.estimate <= (leader.deviation if len(history.blocks) > 1 else usual)
 
 
 def next_baseline(history: History, program: Program, running: Collection[Step]) -> Step | None:
@@ -176,23 +145,13 @@ def next_proposal(
     return Step(strategy(history, program, number), "", 0, kind="proposal", iteration=number)
 
 
-def next_confirmation(history: History, program: Program, running: Collection[Step]) -> Step | None:
-    held_out = [given.text for given in program.held_out]
-    steps = next_steps(history, history.completed, held_out)
-    return next((_in_part(s, program) for s in steps if not _runs(s, running)), None)
-
-
-def next_ablation(history: History, program: Program, running: Collection[Step]) -> Step | None:
-    steps = ablate(history, best_prompt(history), history.completed)
-    waiting = steps if isinstance(steps, list) else []
-    return next((_in_part(s, program) for s in waiting if not _runs(s, running)), None)
-
-
-def _runs(step: Step, running: Collection[Step]) -> bool:
-    return any(step.of(0) == other.of(0) for other in running)
-
-
-def _in_part(step: Step, program: Program) -> Step:
-    """So many of the passes that one record makes no more than CALLS calls."""
-    inputs = step.inputs or program.inputs
-    return step.of(min(step.passes, max(1, CALLS // len(inputs))))
+def next_measurement(history: History, ablation: bool, running: Collection[Step]) -> Step | None:
+    """For the confirmation, or an ablation; so many passes that a record makes at most CALLS."""
+    steps = [] if ablation else next_steps(history, history.completed)
+    if ablation:
+        found = ablate(history, best_prompt(history), history.completed)
+        steps = found if isinstance(found, list) else []
+    begun = {step.of(0) for step in running}
+    step = next((step for step in steps if step.of(0) not in begun), None)
+    inputs = (step and step.inputs) or history.inputs
+    return step and step.of(min(step.passes, max(1, CALLS // len(inputs))))
