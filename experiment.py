@@ -35,10 +35,8 @@ def run_experiment(
         question = program.question(given)
         try:
             reply = client.generate_response(prompt, question, role="task", spent=spent)
-        except FatalAPIError:
-            raise
         except APIError as error:
-            if not given.text:
+            if isinstance(error, FatalAPIError) or not given.text:
                 raise
             kind = "held-out input" if given in program.held_out else "input"
             raise APIError(f'{error} ({kind} "{short(given.text)}")') from error

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from autoresearch.criteria import (
-    by_rule,
-    criteria_of,
-    is_judge,
-    judge_labels,
-    weighted,
-)
-from autoresearch.criteria.kind import Mark, ScoreError
+from autoresearch.criteria import by_rule, criteria_of, is_judge, judge_labels, weighted
+from autoresearch.criteria.kind import ScoreError
 from autoresearch.files.inputs import Input
-from autoresearch.files.program import Criterion, Program
+from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.history import CONTENDERS, History
-from autoresearch.text import short
+from autoresearch.text import normalise, short
 
 NEW_SERIES = (
     "the task, the inputs, the model or the judged criteria changed: a new series begins in the "
@@ -30,31 +24,24 @@ RESCORED = (
 
 
 def open_history(
-    experiments: Sequence[Experiment],
-    program: Program,
-    models: Mapping[str, str],
-    temperature: float,
+    records: Sequence[Experiment], program: Program, models: Mapping[str, str], temperature: float
 ) -> tuple[History, list[str]]:
-    """The history of this program's series in the file, and a line for whatever the person should
-    know of it.
+    """The history of this program's series in the file, and what the person should know of it.
 
     Records scored by other criteria are scored again where rules, or marks that a judge gave
-    before, suffice. Where there are none of this series, the first proposal will test the best
-    prompt of the series before it.
+    before, suffice. A new series inherits the best prompt of the one before it.
     """
     digests, criteria = program.digests(models["task"], temperature), program.criteria_digest()
     judge = models["judge"] if judge_labels(program) else None
-    deterministic = temperature == 0 and judge is None
-    known = (e.program for e in reversed(experiments) if e.program in digests)
+    known = (e.program for e in reversed(records) if e.program in digests)
     history = History(
         inputs=[given.text for given in program.inputs],
         held_out=[given.text for given in program.held_out],
-        deterministic=deterministic,
+        deterministic=temperature == 0 and judge is None,
         series=next(known, digests[-1]),
     )
-    before: list[Experiment] = []
-    again, changed = 0, False
-    for experiment in experiments:
+    before, again, changed = list[Experiment](), 0, False
+    for experiment in records:
         asked = experiment.program in digests
         marked = experiment.criteria == criteria and judge in (None, experiment.models.get("judge"))
         if asked and (marked or experiment.score is None):
@@ -65,16 +52,13 @@ def open_history(
             changed |= same.score != experiment.score  # not by rows that were added
         elif history.leader is None:
             before.append(experiment)
-    best = History(latest_series(before)).leader
+    best, leader = History(latest_series(before)).leader, history.leader
     history.inherited = best.prompt if best else None
-    notices = []
-    if history.inherited is not None and history.leader is None:
-        notices.append(NEW_SERIES)
-    if changed and history.leader and experiments[-1].criteria != criteria:  # told once
-        notices.append(
-            RESCORED.format(again, history.leader.estimate, " ".join(history.leader.prompt.split()))
-        )
-    return history, notices
+    if leader is None:
+        return history, [NEW_SERIES] if best else []
+    told = not changed or records[-1].criteria == criteria
+    rescored = RESCORED.format(again, leader.estimate, normalise(leader.prompt))
+    return history, [] if told else [rescored]
 
 
 def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -97,32 +81,22 @@ def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment 
     Trials of inputs that were removed are left out.
     """
     inputs = {i.text: i for i in (*program.inputs, *program.held_out, *program.pool)}
-    labels = judge_labels(program)
-    if labels and experiment.models.get("judge") != judge:
+    labels = set(judge_labels(program))
+    kept = [trial for trial in experiment.trials if trial.input in inputs]
+    unjudged = any(not labels <= set(trial.criteria) for trial in kept)
+    if not kept or unjudged or (labels and experiment.models.get("judge") != judge):
         return None
-    trials = []
-    for trial in experiment.trials:
-        given = inputs.get(trial.input)
-        if given is None:
-            continue
-        if not set(labels) <= set(trial.criteria):
-            return None
-        try:
-            trials.append(_marked_again(criteria_of(program), given, trial))
-        except ScoreError:  # a pattern that ran out of time
-            return None
-    return experiment.scored(trials) if trials else None
+    try:
+        return experiment.scored(_marked_again(program, inputs[t.input], t) for t in kept)
+    except ScoreError:  # a pattern that ran out of time
+        return None
 
 
-def _marked_again(criteria: tuple[Criterion, ...], given: Input, trial: Trial) -> Trial:
+def _marked_again(program: Program, given: Input, trial: Trial) -> Trial:
     """Rules by today's arguments, a judge by the mark that it gave before."""
-    marks: dict[str, Mark] = {}
-    for criterion in criteria:
-        label = criterion.label
-        if is_judge(criterion):
-            mark = trial.criteria[label]
-            said = f"judge gave {mark * 10:.3g} of 10 on '{short(criterion.argument)}'"
-            marks[label] = mark, said
-        else:
-            marks[label] = by_rule(criterion, given, trial.response)
+    criteria = criteria_of(program)
+    marks = {c.label: by_rule(c, given, trial.response) for c in criteria if not is_judge(c)}
+    for c in filter(is_judge, criteria):
+        mark = trial.criteria[c.label]
+        marks[c.label] = mark, f"judge gave {mark * 10:.3g} of 10 on '{short(c.argument)}'"
     return Trial(trial.input, trial.response, *weighted(criteria, marks), trial.finish)
