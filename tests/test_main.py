@@ -679,7 +679,7 @@ def searched(client: WorldClient, workers: int, iterations: int) -> int:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "program.md: not found"),
+        (None, "program.md: cannot be read: no such file"),
         ("", "program.md: is empty"),
         ("# Goal\n\nx\n", "program.md: no task; write what the model is asked under '## Task'"),
         ("# Goal\nx\n## Task\ny\n## Criteria\n- words: many\n", "program.md:6: words: expected"),

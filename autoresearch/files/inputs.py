@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,9 @@ from autoresearch.text import mended, short
 CODE = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 ARROW = re.compile(r"(?:^|(?<=\s))=>(?=\s|$)")
 PLACEHOLDER = re.compile(r"\{(input|expected)\}")
-FILE = re.compile(r"file:\s*(\S.*?\.(csv|jsonl?))\s*(?:\((.*)\))?", re.IGNORECASE)
+FILE = re.compile(r"file:\s*(\S.*?\.(?:csv|jsonl?))\s*(?:\((.*)\))?", re.IGNORECASE)
 COLUMN = re.compile(r"(?:^|,)\s*(input|expected)\s*:\s*([^\s,][^,]*?)\s*(?=,|$)")
-SEPARATOR = re.compile(r"sep=(.)(?=\n)", re.IGNORECASE)  # as Excel writes it
+SEPARATOR = re.compile(r"\Asep=.(?=\n)", re.IGNORECASE)  # as Excel writes it
 
 
 class ProgramError(Exception):
@@ -56,13 +57,11 @@ def read_text(path: Path) -> str:
     """The file's text with bare newlines; raises ProgramError when there is none to read."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ProgramError(f"{path}: not found; write it, or name another file") from error
     except UnicodeDecodeError as error:
         raise ProgramError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ProgramError(f"{path}: cannot be read: {why}; name a file that can") from error
+        raise ProgramError(f"{path}: cannot be read: {why}; name another file") from error
     if "\0" in text:
         raise ProgramError(f"{path}: holds zero bytes, so it is not UTF-8 text; save it as UTF-8")
     if not text.strip():
@@ -71,60 +70,50 @@ def read_text(path: Path) -> str:
 
 
 def read_input(item: Line, folder: Path) -> list[Row]:
-    """The rows of `file: name.csv`, relative to `folder`; else the item itself."""
+    r"""The rows of `file: name.csv`, relative to `folder`; else the item itself.
+
+    It is split at the last ` => ` outside of `code`; `\=>` and `\file:` belong to the text.
+    """
     if named := FILE.fullmatch(item.text):
-        return read_file(item.where, folder / named[1], read_columns(item.where, named[3] or ""))
-    given = split_input(item)
-    if given.expected is None and item.text.startswith("file:"):
-        raise ProgramError(
-            f"{item.where}: expected a .csv, .json or .jsonl file, found '{short(item.text)}'"
-        )
-    return [(item.where, given)]
-
-
-def split_input(item: Line) -> Input:
-    r"""Splits at the last ` => ` outside of `code`; `\=>` and `\file:` belong to the text."""
-    text, expected = item.text, None
-    if text.lower().startswith(r"\file:"):
-        text = text[1:]
+        return read_file(item.where, folder / named[1], (named[2] or "").casefold())
+    text, expected = item.text[item.text.lower().startswith(r"\file:") :], None
     if arrows := list(ARROW.finditer(CODE.sub(lambda code: "x" * len(code[0]), text))):
-        text, expected = text[: arrows[-1].start()].strip(), text[arrows[-1].end() :]
-    if expected is not None and not (text and expected.strip()):
+        text, expected = text[: arrows[-1].start()].strip(), text[arrows[-1].end() :].strip()
+        expected = expected.replace(r"\=>", "=>")
+    elif item.text.startswith("file:"):
+        raise ProgramError(
+            f"{item.where}: expected a .csv, .json or .jsonl file, found '{short(text)}'"
+        )
+    if "" in (text, expected):
         raise ProgramError(f"{item.where}: expected 'input => expected answer' on both sides of =>")
-    return Input(text.replace(r"\=>", "=>"), expected and expected.strip().replace(r"\=>", "=>"))
+    return [(item.where, Input(text.replace(r"\=>", "=>"), expected))]
 
 
-def read_columns(where: str, remark: str) -> dict[str, str]:
-    """The columns that `input: text, expected: label` names, in lower case."""
-    named = dict(COLUMN.findall(remark.casefold()))
-    if len(named) != remark.count(":") or bool(remark) != bool(named):
+def read_file(where: str, path: Path, remark: str) -> list[Row]:
+    """The rows of a file; `input: text, expected: label` names its columns."""
+    columns = {"input": "input", "expected": "expected", **dict(COLUMN.findall(remark))}
+    if COLUMN.sub("", remark):
         raise ProgramError(
             f"{where}: expected (input: column, expected: column), found ({short(remark)})"
         )
-    return {"input": "input", "expected": "expected", **named}
-
-
-def read_file(where: str, path: Path, columns: dict[str, str]) -> list[Row]:
     try:
-        text = read_text(path)
-        table = path.suffix.lower() == ".csv"
+        text, table = read_text(path), path.suffix.lower() == ".csv"
         found = csv_rows(path, text, columns) if table else json_rows(path, text)
         rows = [(at, row_input(at, row, columns)) for at, row in found]
+        if not rows:
+            raise ProgramError(f"{path}: no inputs")
     except ProgramError as error:
         raise ProgramError(f"{error} (named at {where})") from error
-    if not rows:
-        raise ProgramError(f"{path}: no inputs (named at {where})")
     return rows
 
 
 def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[str, Cells]]:
     """The rows below the header, whatever parts its cells; a row without a word is none."""
-    said = SEPARATOR.match(text)
-    text, wanted = text[said.end() :] if said else text, columns["input"]
+    text, wanted = SEPARATOR.sub("", text), columns["input"]
     head = next((line for line in text.split("\n") if line.strip('," ;\t|')), "")
-    parted = {d: [c.strip(' "').casefold() for c in head.split(d)] for d in ",;\t|"}
-    found = (d for d in parted if d in head and wanted in parted[d])
-    delimiter = said[1] if said else next(found, "\x1f")  # none, where there is one column
+    cell = rf'(?:^|([,;\t|]))[ "]*{re.escape(wanted)}[ "]*(?:([,;\t|])|$)'
+    parted = re.search(cell, head.casefold())
+    delimiter = parted and (parted[1] or parted[2]) or "\x1f"  # none, where there is one column
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader, line = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), 1
     names: list[str] = []
@@ -133,20 +122,17 @@ def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[s
             where, line = f"{path}:{line}", reader.line_num + 1
             if not any(map(str.strip, cells)):
                 continue
-            if names and any(map(str.strip, cells[len(names) :])):
-                raise ProgramError(
-                    f"{where}: more cells than the header; quote a cell with {delimiter!r} in it"
-                )
-            if names:
+            if not names:
+                names = [cell.strip().casefold() for cell in cells]
+                if wanted not in names:
+                    raise ProgramError(
+                        f"{where}: no column {wanted} in {short(', '.join(names))}; name yours as"
+                        f" in '- file: {path.name} (input: text, expected: label)'"
+                    )
+            elif any(map(str.strip, cells[len(names) :])):
+                raise ProgramError(f"{where}: more cells than the header; quote {delimiter!r}")
+            else:
                 yield where, dict(zip(names, cells, strict=False))
-                continue
-            names = [cell.strip().casefold() for cell in cells]
-            if wanted not in names:
-                raise ProgramError(
-                    f"{where}: expected the columns {wanted},{columns['expected']}, found "
-                    f"{short(', '.join(names))}; name others as in '- file: {path.name} (input: "
-                    "text, expected: label)'"
-                )
     except csv.Error as error:
         raise ProgramError(f"{path}:{line}: not CSV: {error}") from error
 
@@ -201,15 +187,15 @@ def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
     """
     seen: dict[str, Row] = {}
     repeats = []
-    for where, given in (row for part in parts for row in part):
+    for where, given in chain(*parts):
         first, twin = seen.setdefault(given.text, (where, given))
         if twin.expected != given.expected:
             raise ProgramError(f"{where}: the same input has another answer at {first}")
         if twin is not given:
             repeats.append(f"{where} repeats {first}")
     kept = [[given for _, given in part if seen[given.text][1] is given] for part in parts]
-    told = f"repeated inputs count once: {len(repeats)} left out; "
-    return kept, [told + repeat for repeat in repeats[:1]]
+    left_out = f"repeated inputs count once: {len(repeats)} left out"
+    return kept, [f"{left_out}; {repeat}" for repeat in repeats[:1]]
 
 
 def set_apart(
@@ -219,11 +205,9 @@ def set_apart(
     are added move none of those that were among the others before."""
 
     def drawn(given: Input) -> float:
-        digest = hashlib.sha256(f"{salt}{given.text}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
+        return int(hashlib.sha256(f"{salt}{given.text}".encode()).hexdigest()[:16], 16) / 2**64
 
     order = sorted((i for i in inputs if i.expected is not None), key=drawn)
     chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
-    if len(order) < enough:
-        chosen = set()
+    chosen = chosen if len(order) >= enough else set()
     return [i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]
