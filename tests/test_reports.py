@@ -30,7 +30,7 @@ def asks(task: str) -> tuple[Program, str]:
         f"# Goal\n{task} well.\n## Task\n{task}\n## Criteria\n- words: 1-9"
     )
     program = load_program(Path("program.md"))
-    return program, program.digest("m", TEMPERATURES["task"])
+    return program, program.digests("m", TEMPERATURES["task"])[-1]
 
 
 def recorded(task: str) -> tuple[Program, str]:

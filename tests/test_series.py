@@ -45,7 +45,7 @@ def ran(
         kind,
         prompt=prompt,
         models=models,
-        program=asked.digest(models["task"], 0.7),
+        program=asked.digests(models["task"], 0.7)[-1],
         criteria=asked.criteria_digest(),
     )
     return record.scored(trials)

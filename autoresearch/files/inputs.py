@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,36 +176,3 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
-    """Each input once, where it stands first, and a line about those that were left out.
-
-    A pass is one trial of each input, and no held-out input may be among the others.
-    """
-    seen: dict[str, Row] = {}
-    repeats = []
-    for where, given in chain(*parts):
-        first, twin = seen.setdefault(given.text, (where, given))
-        if twin.expected != given.expected:
-            raise ProgramError(f"{where}: the same input has another answer at {first}")
-        if twin is not given:
-            repeats.append(f"{where} repeats {first}")
-    kept = [[given for _, given in part if seen[given.text][1] is given] for part in parts]
-    left_out = f"repeated inputs count once: {len(repeats)} left out"
-    return kept, [f"{left_out}; {repeat}" for repeat in repeats[:1]]
-
-
-def set_apart(
-    inputs: list[Input], enough: int, share: float, least: int, salt: str
-) -> tuple[list[Input], list[Input]]:
-    """(the others, a share of the labelled inputs if they are enough), by a hash of each: rows that
-    are added move none of those that were among the others before."""
-
-    def drawn(given: Input) -> float:
-        return int(hashlib.sha256(f"{salt}{given.text}".encode()).hexdigest()[:16], 16) / 2**64
-
-    order = sorted((i for i in inputs if i.expected is not None), key=drawn)
-    chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
-    chosen = chosen if len(order) >= enough else set()
-    return [i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]

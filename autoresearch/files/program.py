@@ -11,20 +11,11 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from autoresearch.files.inputs import (
-    CODE,
-    Input,
-    Line,
-    ProgramError,
-    Row,
-    read_input,
-    read_text,
-    set_apart,
-    without_repeats,
-)
+from autoresearch.files.inputs import CODE, Input, Line, ProgramError, Row, read_input, read_text
 from autoresearch.text import nearest, short, unknown
 
 SECTIONS = ("Goal", "Task", "Inputs", "Held-out inputs", "Criteria", "Baseline")
@@ -70,7 +61,6 @@ class Program:
     baseline: str
     text: str
     name: str
-    folder: Path = Path()
     pool: tuple[Input, ...] = ()  # labelled, to show as examples, never scored
     set_aside: int = 0  # how many of the inputs are held out although program.md does not say so
     notices: tuple[str, ...] = ()  # what the person should know, a line each
@@ -93,21 +83,17 @@ class Program:
     def asks_in_place(self) -> bool:
         return any(not found[1] for found in ASKED.finditer(self.task))
 
-    def digest(self, model: str, temperature: float) -> str:
-        """12 hex digits over what is asked, for new records; see `digests`."""
-        return self.digests(model, temperature)[-1]
-
     def digests(self, model: str, temperature: float) -> list[str]:
-        """The digests of this series: of task, model, temperature, a judged goal; not of inputs,
-        which stand in the trials.
+        """The digests of this series, 12 hex digits each, the last one for new records.
 
-        With a judge also of the answers that it is shown, one after the other, so that rows added
-        at the end go on. The first is that of versions which counted in the inputs.
+        Of task, model, temperature, a judged goal; not of inputs, which stand in the trials. With a
+        judge also of the answers that it is shown, one after the other, so that rows added at the
+        end go on. The first is that of versions which counted in the inputs.
         """
         judge = not self.criteria or any(c.kind == "judge" for c in self.criteria)
         goal, answers = self.goal * self.judged_by_goal, self._answers() if judge else {}
         held_out = set() if self.set_aside else set(self.held_out)
-        texts = [i.text for i in self.rows if i not in held_out] or [i.text for i in self.inputs]
+        texts = [i.text for i in self.rows if i not in held_out] or [""]
         before = fingerprint([self.task, texts, model, temperature, [goal, answers]])
         digests = [before, fingerprint([self.task, model, temperature, goal])]
         for answer in answers.items():
@@ -122,8 +108,7 @@ class Program:
         return fingerprint([criteria, self._answers(), self.goal * self.judged_by_goal])
 
     def _answers(self) -> dict[str, str]:
-        given = self.rows or self.held_out + self.inputs + self.pool
-        return {i.text: i.expected for i in given if i.expected is not None}
+        return {i.text: i.expected for i in self.rows if i.expected is not None}
 
 
 Sections = dict[str, list[Line]]  # name -> its lines, the first one that of the heading
@@ -133,9 +118,10 @@ def load_program(path: Path) -> Program:
     """Reads and checks everything but the criteria's arguments; raises ProgramError."""
     text = read_text(path)
     sections = split_sections(str(path), text)
-    listed = [read_inputs(heading, sections, path.parent) for heading in SECTIONS[2:4]]
-    (inputs, held_out), repeats = without_repeats(*listed)
-    rows = (*held_out, *inputs)
+    listed = (items_under(heading, sections) for heading in ("Inputs", "Held-out inputs"))
+    rows = ([row for item in items for row in read_input(item, path.parent)] for items in listed)
+    (inputs, held_out), repeats = without_repeats(*rows)
+    every = (*held_out, *inputs)
     if by_us := "Held-out inputs" not in sections:
         inputs, held_out = set_apart(inputs, HOLD_OUT, 1 / 3, 2, "held out")
     inputs, pool = set_apart(inputs, EXAMPLES, 1 / 10, 5, "pool")
@@ -144,17 +130,49 @@ def load_program(path: Path) -> Program:
         task=unfenced(prose(sections.get("Task"))),
         inputs=tuple(inputs) or (Input(""),),
         held_out=tuple(held_out),
-        criteria=read_criteria(sections, path.parent),
+        criteria=tuple(read_criteria(sections, path.parent)),
         baseline=unfenced(prose(sections.get("Baseline"))),
         text=text,
         name=path.name,
-        folder=path.parent,
         pool=tuple(pool),
         set_aside=len(held_out) * by_us,
-        rows=rows,
+        rows=every,
     )
     check_whole(program, str(path), sections)
     return replace(program, notices=(*repeats, *worth_knowing(program)))
+
+
+def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
+    """Each input once, where it stands first, and a line about those that were left out.
+
+    A pass is one trial of each input, and no held-out input may be among the others.
+    """
+    seen: dict[str, Row] = {}
+    repeats = []
+    for where, given in chain(*parts):
+        first, twin = seen.setdefault(given.text, (where, given))
+        if twin.expected != given.expected:
+            raise ProgramError(f"{where}: the same input has another answer at {first}")
+        if twin is not given:
+            repeats.append(f"{where} repeats {first}")
+    kept = [[given for _, given in part if seen[given.text][1] is given] for part in parts]
+    left_out = f"repeated inputs count once: {len(repeats)} left out"
+    return kept, [f"{left_out}; {repeat}" for repeat in repeats[:1]]
+
+
+def set_apart(
+    inputs: list[Input], enough: int, share: float, least: int, salt: str
+) -> tuple[list[Input], list[Input]]:
+    """(the others, a share of the labelled inputs if they are enough), by a hash of each: rows that
+    are added move none of those that were among the others before."""
+
+    def drawn(given: Input) -> float:
+        return int(hashlib.sha256(f"{salt}{given.text}".encode()).hexdigest()[:16], 16) / 2**64
+
+    order = sorted((i for i in inputs if i.expected is not None), key=drawn)
+    chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
+    chosen = chosen if len(order) >= enough else set()
+    return [i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]
 
 
 def worth_knowing(program: Program) -> Iterator[str]:
@@ -171,13 +189,12 @@ def worth_knowing(program: Program) -> Iterator[str]:
 
 
 def fingerprint(facts: Any) -> str:
-    written = json.dumps(facts, sort_keys=True)
-    return hashlib.sha256(written.encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def split_sections(name: str, text: str) -> Sections:
     """Text above the first heading, a title too, belongs to the goal."""
-    known = {heading_key(section): section for section in SECTIONS}
+    known = {section.casefold().replace("-", " "): section for section in SECTIONS}
     sections: Sections = {}
     preamble: list[Line] = []
     lines = preamble
@@ -185,12 +202,12 @@ def split_sections(name: str, text: str) -> Sections:
         heading = None if line.fenced else HEADING.match(line.text)
         said = heading[3].rstrip(" \t#:") if heading else ""
         title, _, word = said.partition(":")
-        section = known.get(heading_key(title))
+        section = known.get(" ".join(title.casefold().replace("-", " ").split()))
         if heading is None or not (heading[2] or section):
             lines.append(line)
         elif not heading[2]:
             raise ProgramError(f"{line.where}: a blank is missing: write '{heading[1]} {title}'")
-        elif section is None and is_title(heading[1], said, preamble, sections):
+        elif not (section or sections or heading[1] == "##" or nearest(said, SECTIONS)):
             lines.append(line)
         elif section is None or word.strip() not in ("", "none"):
             raise ProgramError(f"{line.where}: unknown section {unknown(said, SECTIONS)}")
@@ -200,16 +217,6 @@ def split_sections(name: str, text: str) -> Sections:
         else:
             sections[section] = lines = [Line(line.where, word)]
     return sections | {"Goal": preamble + sections.get("Goal", [])[1:]}
-
-
-def is_title(marks: str, said: str, above: list[Line], sections: Sections) -> bool:
-    """Whether an unknown heading is the file's title rather than a misspelt section."""
-    first = not sections and not any(line.text.strip() for line in above)
-    return first and len(marks) == 1 and not nearest(said, SECTIONS)
-
-
-def heading_key(title: str) -> str:
-    return " ".join(title.casefold().replace("-", " ").split())
 
 
 def visible_lines(name: str, text: str) -> Iterator[Line]:
@@ -262,17 +269,16 @@ def unfenced(text: str) -> str:
     return text if any(closes(line.strip(), fence[1]) for line in inside) else "\n".join(inside)
 
 
-def items_under(heading: str, sections: Sections) -> list[Line]:
-    """The list items under a heading, each at its first line; it may be absent but not empty."""
-    if heading not in sections:
-        return []
+def items_under(heading: str, sections: Sections) -> Iterator[Line]:
+    """The list items under a heading, each at its first line; none where it says `none`."""
+    section = sections.get(heading, [])
     items: list[list[Line]] = []
     inner = 0  # column from which a list item is text of the one above
-    for line in sections[heading]:
+    for line in section if prose(section).casefold() not in ("none", "- none") else ():
         found = None if line.fenced else ITEM.match(line.text)
         if found and (not items or len(found[1]) < inner):
             inner = found.start(2)
-            items.append([Line(line.where, found[2])])
+            items.append([line._replace(text=found[2])])
         elif items and (line.fenced or not line.text.strip() or line.text[0].isspace()):
             items[-1].append(line)
         elif line.text.strip():
@@ -280,38 +286,28 @@ def items_under(heading: str, sections: Sections) -> list[Line]:
                 f"{line.where}: expected a list item such as '- text', found '{short(line.text)}'"
                 " (indent a line that continues the item above)"
             )
-    if not items:
-        where = sections[heading][0].where
-        raise ProgramError(f"{where}: nothing under ## {heading}; add '- text' or drop the heading")
-    return [whole_item(lines) for lines in items]
+    if section and not (items or prose(section)):
+        raise ProgramError(
+            f"{section[0].where}: nothing under ## {heading}; write '- none' for none"
+        )
+    for first, *rest in items:
+        more = textwrap.dedent("\n".join(line.text for line in rest))
+        text = f"{first.text}\n{more}".strip()
+        if not text:
+            raise ProgramError(f"{first.where}: expected text after the list marker, found none")
+        yield Line(first.where, text)
 
 
-def whole_item(lines: list[Line]) -> Line:
-    rest = textwrap.dedent("\n".join(line.text for line in lines[1:]))
-    text = f"{lines[0].text}\n{rest}".strip()
-    if not text:
-        raise ProgramError(f"{lines[0].where}: expected text after the list marker, found none")
-    return Line(lines[0].where, text)
-
-
-def read_inputs(heading: str, sections: Sections, folder: Path) -> list[Row]:
-    """Each input under a heading with its address, those of files included; `none` is none."""
-    if prose(sections.get(heading)).casefold() in ("none", "- none"):
-        return []
-    return [row for item in items_under(heading, sections) for row in read_input(item, folder)]
-
-
-def read_criteria(sections: Sections, folder: Path) -> tuple[Criterion, ...]:
-    seen: dict[str, Criterion] = {}
+def read_criteria(sections: Sections, folder: Path) -> Iterator[Criterion]:
+    seen: dict[str, str] = {}
     for item in items_under("Criteria", sections):
         criterion = read_criterion(item, folder)
-        twin = seen.setdefault(criterion.label, criterion)
-        if twin is not criterion:
+        first = seen.setdefault(criterion.label, item.where)
+        if first != item.where:
             raise ProgramError(
-                f"{criterion.where}: the same criterion stands already at {twin.where};"
-                " give it a weight instead, as in 'kind (weight 2): ...'"
+                f"{item.where}: the same criterion as at {first}; give that a weight"
             )
-    return tuple(seen.values())
+        yield criterion
 
 
 def read_criterion(item: Line, folder: Path) -> Criterion:
@@ -325,7 +321,11 @@ def read_criterion(item: Line, folder: Path) -> Criterion:
     kind, remark, argument = found[1].lower(), found[2], found[3].strip()
     if not argument:
         raise ProgramError(f"{item.where}: nothing after '{kind}:'")
-    weight = 1.0 if remark is None else read_weight(item.where, remark.strip())
+    given = WEIGHT.fullmatch("weight 1" if remark is None else remark.strip())
+    weight = float(given[1]) if given else 0.0
+    if not 1e-6 <= weight <= 1e6:  # so that sums of weights stay exact enough
+        what = f"a positive number, as in (weight 2), found ({short(remark)})"
+        raise ProgramError(f"{item.where}: expected {what}")
     source, file = "", argument.rpartition(":")[0].strip()
     if kind == "python" and file.endswith(".py"):
         try:
@@ -333,16 +333,6 @@ def read_criterion(item: Line, folder: Path) -> Criterion:
         except ProgramError as error:
             raise ProgramError(f"{error} (named at {item.where})") from error
     return Criterion(kind, argument, weight, item.where, source)
-
-
-def read_weight(where: str, remark: str) -> float:
-    found = WEIGHT.fullmatch(remark)
-    weight = float(found[1]) if found else 0.0
-    if not 1e-6 <= weight <= 1e6:  # so that sums of weights stay exact enough
-        raise ProgramError(
-            f"{where}: expected a positive number, as in (weight 2), found ({short(remark)})"
-        )
-    return weight
 
 
 def check_whole(program: Program, path: str, sections: Sections) -> None:
