@@ -20,9 +20,14 @@ from autoresearch.text import nearest, short, unknown
 
 SECTIONS = ("Goal", "Task", "Inputs", "Held-out inputs", "Criteria", "Baseline")
 HEADING = re.compile(r" {0,3}(#{1,2})(\s*)(.*)")
-FENCE = re.compile(r"\s*(?:(?:[-*+]|\d+[.)])\s+)?(`{3,}(?=[^`]*$)|~{3,})")
 ITEM = re.compile(r"(\s*)(?:[-*+]|\d+[.)])(?:\s+|$)(.*)")
-OPAQUE = re.compile(rf"{CODE.pattern}|:\s*/(?:\\.|[^/\\])*/")  # code, a pattern: no comment there
+BLOCK = re.compile(
+    r"^[^\S\n]*(?:(?:[-*+]|\d+[.)])[^\S\n]+)?(?P<fence>`{3,}(?=[^`\n]*$)|~{3,}(?!~))"
+    r"(?s:.*?)(?:\n[^\S\n]*(?P=fence)[`~]*[^\S\n]*$|(?P<never>\Z))",
+    re.MULTILINE,
+)
+OPAQUE = rf"{CODE.pattern}|:[^\S\n]*/(?:\\.|[^/\\\n])*/|{BLOCK.pattern}"  # no comment begins there
+APART = re.compile(rf"{OPAQUE}|(?P<comment><!--)(?s:.*?)(?:-->|(?P<open>\Z))", re.MULTILINE)
 CRITERION = re.compile(r"([\w-]+)\s*(?:\((.*?)\)\s*)?:\s*(.*)", re.DOTALL)
 WEIGHT = re.compile(r"weight\s*[=:]?\s*(\d+\.?\d*|\.\d+)", re.IGNORECASE)
 MARK = r"(?:\{\{|\$\{|\[\[|%\(|\{|<)\s*(\w+)\s*(?:\}\}|\]\]|\)s|\}|>)"  # a placeholder, elsewhere
@@ -221,38 +226,22 @@ def split_sections(name: str, text: str) -> Sections:
 
 def visible_lines(name: str, text: str) -> Iterator[Line]:
     """The lines without HTML comments; a comment inside a code block is text."""
-    fence, commented, opened = "", False, ""
-    for number, raw in enumerate(text.split("\n"), 1):
-        where = f"{name}:{number}"
-        if fence:
-            yield Line(where, raw, fenced=True)
-            fence = "" if closes(raw.strip(), fence) else fence
-            continue
-        shown, commented = without_comments(raw, commented)
-        if commented and "<!--" in raw:
-            opened = where
-        if found := FENCE.match(shown):
-            fence, opened = found[1], where
-        if shown.strip() or not raw.strip() and not commented:
-            yield Line(where, shown)
-    if fence or commented:
-        raise ProgramError(f"{opened}: {fence or '<!--'} is opened here and never closed")
 
+    def marked(found: re.Match[str]) -> str:
+        """Lines in a block begin with \\0; where a comment was stands \\0\\0: no text has these."""
+        fence, comment = found["fence"], found["comment"]
+        if "" in (found["never"], found["open"]):
+            line = text.count("\n", 0, found.start()) + 1
+            problem = f"{fence or comment} is opened here and never closed"
+            raise ProgramError(f"{name}:{line}: {problem}")
+        if comment:
+            return "\0\0" + "\n\0\0" * found[0].count("\n")
+        return found[0].replace("\n", "\n\0") if fence else found[0]
 
-def closes(stripped: str, fence: str) -> bool:
-    return len(stripped) >= len(fence) and set(stripped) == {fence[0]}
-
-
-def without_comments(line: str, commented: bool) -> tuple[str, bool]:
-    """The line outside <!-- -->, and whether a comment is still open at its end."""
-    shown, at, masked = "", 0, OPAQUE.sub(lambda found: "x" * len(found[0]), line)
-    while True:
-        end = line.find("-->", at) if commented else masked.find("<!--", at)
-        if not commented:
-            shown += line[at : end if end >= 0 else None]
-        if end < 0:
-            return shown, commented
-        at, commented = end + (3 if commented else 4), not commented
+    for number, line in enumerate(APART.sub(marked, text).split("\n"), 1):
+        shown = line.replace("\0\0", "")
+        if shown.strip() or shown == line:
+            yield Line(f"{name}:{number}", shown.lstrip("\0"), fenced=shown[:1] == "\0")
 
 
 def prose(section: list[Line] | None) -> str:
@@ -261,12 +250,9 @@ def prose(section: list[Line] | None) -> str:
 
 def unfenced(text: str) -> str:
     """The inside of a text that is one code block: there a prompt may have headings of its own."""
-    lines = text.split("\n")
-    fence = FENCE.match(lines[0])
-    inside = lines[1:-1]
-    if not fence or not closes(lines[-1].strip(), fence[1]) or len(lines) < 2:
-        return text
-    return text if any(closes(line.strip(), fence[1]) for line in inside) else "\n".join(inside)
+    block = BLOCK.match(text)
+    whole = block and block["never"] is None and block.end() == len(text)
+    return "\n".join(text.split("\n")[1:-1]) if whole else text
 
 
 def items_under(heading: str, sections: Sections) -> Iterator[Line]:
