@@ -51,19 +51,22 @@ def fill(template: str, given: Input) -> str:
     return PLACEHOLDER.sub(lambda found: values[found[1]], template)
 
 
-def read_text(path: Path) -> str:
-    """The file's text with bare newlines; raises ProgramError when there is none to read."""
+def read_text(path: Path, named: str = "") -> str:
+    """The text with bare newlines; ProgramError says what is wrong, and where the file is named."""
+    problem = text = ""
     try:
         text = path.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            problem = "holds zero bytes, so it is not UTF-8 text; save it as UTF-8"
+        elif not text.strip():
+            problem = "is empty; it needs a goal and a '## Task', see README.md"
     except UnicodeDecodeError as error:
-        raise ProgramError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+        problem = f"not UTF-8 at byte {error.start}; save it as UTF-8"
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ProgramError(f"{path}: cannot be read: {why}; name another file") from error
-    if "\0" in text:
-        raise ProgramError(f"{path}: holds zero bytes, so it is not UTF-8 text; save it as UTF-8")
-    if not text.strip():
-        raise ProgramError(f"{path}: is empty; it needs a goal and a '## Task', see README.md")
+        problem = f"cannot be read: {why}; name another file"
+    if problem:
+        raise ProgramError(f"{path}: {problem}" + f" (named at {named})" * bool(named))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -94,14 +97,11 @@ def read_file(where: str, path: Path, remark: str) -> list[Row]:
         raise ProgramError(
             f"{where}: expected (input: column, expected: column), found ({short(remark)})"
         )
-    try:
-        text, table = read_text(path), path.suffix.lower() == ".csv"
-        found = csv_rows(path, text, columns) if table else json_rows(path, text)
-        rows = [(at, row_input(at, row, columns)) for at, row in found]
-        if not rows:
-            raise ProgramError(f"{path}: no inputs")
-    except ProgramError as error:
-        raise ProgramError(f"{error} (named at {where})") from error
+    text, table = read_text(path, where), path.suffix.lower() == ".csv"
+    found = csv_rows(path, text, columns) if table else json_rows(path, text)
+    rows = [(at, row_input(at, row, columns)) for at, row in found]
+    if not rows:
+        raise ProgramError(f"{path}: no inputs (named at {where})")
     return rows
 
 

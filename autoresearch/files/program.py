@@ -312,12 +312,9 @@ def read_criterion(item: Line, folder: Path) -> Criterion:
     if not 1e-6 <= weight <= 1e6:  # so that sums of weights stay exact enough
         what = f"a positive number, as in (weight 2), found ({short(remark)})"
         raise ProgramError(f"{item.where}: expected {what}")
-    source, file = "", argument.rpartition(":")[0].strip()
-    if kind == "python" and file.endswith(".py"):
-        try:
-            source = read_text(folder / file)
-        except ProgramError as error:
-            raise ProgramError(f"{error} (named at {item.where})") from error
+    file = argument.rpartition(":")[0].strip()
+    own = kind == "python" and file.endswith(".py")
+    source = read_text(folder / file, item.where) if own else ""
     return Criterion(kind, argument, weight, item.where, source)
 
 
