@@ -16,18 +16,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from autoresearch.files.record import Experiment, as_json, from_json
 from autoresearch.files.scan import DECODER, Scan, said
 from autoresearch.files.scan import ResultsError as ResultsError
 from autoresearch.text import mended
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 STALE = 1.0  # seconds without a write after which a partial file is one that a kill left
 TRIES = 20  # at catching up with a program that keeps changing the file
+UNKNOWN = (0, 0, 0, b"")  # no file looks so: what it lacks is put back before the next append
 
 
 def load(path: Path) -> list[Experiment]:
@@ -35,10 +33,9 @@ def load(path: Path) -> list[Experiment]:
 
     Needs no lock and never writes, so it may run beside a run that appends.
     """
-    with _explained(path, "read"):
-        with suppress(FileNotFoundError), open(path, "rb") as file:
-            return list(Scan(file, path))
-        return []
+    with _explained(path, "read"), suppress(FileNotFoundError), open(path, "rb") as file:
+        return list(Scan(file, path))
+    return []
 
 
 def reason(error: OSError) -> str:
@@ -86,7 +83,7 @@ class Results:
         self._path = path  # as given, for messages
         self._rescue: Path | None = None
         # How we left the file, computed and not read back: device, inode, size and last bytes.
-        self._left = (0, 0, 0, b"")
+        self._left = UNKNOWN
         with _explained(path, "open"):
             self._file = Path(os.path.realpath(path))  # so that a symbolic link stays a link
             if not self._file.parent.is_dir():
@@ -94,7 +91,7 @@ class Results:
             self._lock = _locked(path, self._file.with_name(self._file.name + ".lock"))
             try:
                 _sweep(self._file, 0)  # what a killed run left; we hold the lock
-                self._load()
+                self.experiments = self._load()
             except BaseException:
                 self.close()
                 raise
@@ -126,17 +123,15 @@ class Results:
         ResultsError when it cannot be written; the file then stands as it was.
         """
         record, experiment = self._checked(experiment)
-        with _explained(self._path, "append to"):
-            written = self._write(record)
-            self.experiments.append(experiment)
-            if not written:
-                self._put_back()
+        unchanged = self._write(record)
+        self.experiments.append(experiment)
+        if not unchanged:
+            self._put_back()
 
     def catch_up(self) -> None:
         """If another program changed the file, put back what it now lacks of `experiments`."""
-        with _explained(self._path, "append to"):
-            if not self._write():
-                self._put_back()
+        if not self._write():
+            self._put_back()
 
     def _checked(self, experiment: Experiment) -> tuple[bytes, Experiment]:
         """The record as bytes, and as it will be read back; refused now if it could not be."""
@@ -148,7 +143,8 @@ class Results:
             raise ResultsError(f"{what}: {said(error)}") from error
         return record, experiment if again == experiment else again
 
-    def _load(self) -> None:
+    def _load(self) -> list[Experiment]:
+        """What the file holds, brought to our layout, and its end where we remember it."""
         if not self._file.exists():
             write_whole(self._file, [b"[]\n"])
         with open(self._file, "r+b", buffering=0) as file:
@@ -161,13 +157,16 @@ class Results:
             if scan.mendable and not scan.ours:
                 file.truncate(whole)
                 _overwrite(file, whole, end)
-            status = os.fstat(file.fileno())
+            status, tail = os.fstat(file.fileno()), b"}" * bool(experiments) + end
+        self._left = status.st_dev, status.st_ino, whole + len(end), tail
         if scan.mendable:
-            tail = b"}" * bool(experiments) + end
-            self._left = status.st_dev, status.st_ino, whole + len(end), tail
-            self.experiments = experiments
-        else:
-            self._lay_out(whole, scan.torn)
+            return experiments
+        # All at once: a crash leaves the old layout or ours.
+        records = json.loads(self._file.read_bytes()[:whole].decode("utf-8-sig") + "]")
+        write_whole(self._file, [_in_list(b"[", map(_encoded, records))])
+        if not scan.torn:
+            self.notices.append(f"{self._path} was laid out anew; experiments kept: {len(records)}")
+        return self._load()
 
     def _set_aside(self, tail: bytes, count: int) -> None:
         """Keep the bytes after the last whole record before the file is mended."""
@@ -182,57 +181,41 @@ class Results:
         names = (self._file.name + suffix + f".{n}" * bool(n) for n in itertools.count())
         return next(p for p in map(self._file.with_name, names) if not os.path.lexists(p))
 
-    def _lay_out(self, whole: int, torn: bool) -> None:
-        """Bring the file to our layout, all at once: a crash leaves the old one or the new one."""
-        records = json.loads(self._file.read_bytes()[:whole].decode("utf-8-sig") + "]")
-        write_whole(self._file, [_in_list(b"[", map(_encoded, records))])
-        if not torn:
-            self.notices.append(f"{self._path} was laid out anew; experiments kept: {len(records)}")
-        self._load()
-
     def _put_back(self) -> None:
         """Another program changed the file: take its version, and add what that lacks of ours.
 
-        A checkout that puts `[]` back must not cost the nights before this one either.
+        A checkout that puts `[]` back must not cost the nights before this one either. A file that
+        is not ours to touch is left alone, once what we hold is safe beside it.
         """
-        ours, what = self.experiments, f"{self._path} was changed by another program"
+        what = f"{self._path} was changed by another program"
         try:
             for _ in range(TRIES):
-                try:
-                    self._load()
-                except (OSError, ResultsError) as error:
-                    raise self._rescued(ours, error) from error
-                lost = _lacking(ours, self.experiments)
+                there = self._load()
+                lost = _lacking(self.experiments, there)
                 if self._write(*(self._checked(each)[0] for each in lost)):
-                    self.experiments += lost
+                    self.experiments = there + lost
                     back = f", {len(lost)} experiments that it lacked were put back"
                     self.notices.append(f"{what}; read again{back * bool(lost)}")
                     return
-            raise self._rescued(ours, ResultsError(f"{what} again and again; stop that one"))
-        except BaseException:
-            self.experiments = ours
-            self._left = 0, 0, 0, b""  # what is missing is put back next time
-            raise
-
-    def _rescued(self, ours: list[Experiment], error: Exception) -> ResultsError:
-        """The error for a file that is not ours to touch, once what we hold is safe beside it."""
-        self._rescue = self._rescue or self._unused(".rescued")
-        where = f"are in {self._rescue}"
-        try:
-            records = (self._checked(each)[0] for each in ours)
-            write_whole(self._rescue, [_in_list(b"[", records)], like=self._file)
-        except OSError as another:
-            where = f"could not be saved in {self._rescue}: {reason(another)}"
-        return ResultsError(
-            f"{reason(error) if isinstance(error, OSError) else error}; another program changed "
-            f"{self._path} in mid-run, and all {len(ours)} experiments up to now {where}"
-        )
+            raise ResultsError(f"{what} again and again; stop that one")
+        except Exception as error:
+            self._left = UNKNOWN
+            self._rescue = self._rescue or self._unused(".rescued")
+            safe = f"are in {self._rescue}"
+            try:
+                records = (self._checked(each)[0] for each in self.experiments)
+                write_whole(self._rescue, [_in_list(b"[", records)], like=self._file)
+            except OSError as another:
+                safe = f"could not be saved in {self._rescue}: {reason(another)}"
+            why = reason(error) if isinstance(error, OSError) else error
+            count = f"all {len(self.experiments)} experiments up to now"
+            raise ResultsError(f"{why}; {what} in mid-run, and {count} {safe}") from error
 
     def _write(self, *records: bytes) -> bool:
         """Append these, or none; False if another program changed the file before or meanwhile."""
         if not self._file.is_file():
             return False
-        with open(self._file, "r+b", buffering=0) as file:
+        with _explained(self._path, "append to"), open(self._file, "r+b", buffering=0) as file:
             status, (device, inode, size, tail) = os.fstat(file.fileno()), self._left
             file.seek(max(size - len(tail), 0))
             there = status.st_dev, status.st_ino, status.st_size, file.read(len(tail) + 1)
@@ -241,12 +224,10 @@ class Results:
             added = _in_list(b"[" if tail == b"[]\n" else b",", records)
             try:
                 _overwrite(file, size - 3, added)
-            except BaseException as error:
+            except OSError as error:
                 with suppress(OSError):  # else the torn end will be mended on the next start
                     file.truncate(size)
                     _overwrite(file, size - 3, tail[-3:])
-                if not isinstance(error, OSError):
-                    raise
                 raise ResultsError(
                     f"cannot record an experiment in {self._path}: {reason(error)}; make room for "
                     f"at least {len(added)} bytes and start again: all {len(self.experiments)} "
@@ -281,7 +262,7 @@ def _overwrite(file: BinaryIO, offset: int, data: bytes) -> None:
         file.truncate(offset)
 
 
-def _locked(path: Path, lock_path: Path) -> BaseFileLock:
+def _locked(path: Path, lock_path: Path) -> Any:
     """The lock, held; it ends with the process, so one left by a killed process is no bar."""
     from filelock import FileLock, Timeout  # takes 15 ms, which --help does not need
 

@@ -31,7 +31,7 @@ def _finite(text: str) -> float:
 
 DECODER = json.JSONDecoder(parse_constant=_finite, parse_float=_finite)
 _RECORDS = msgspec.json.Decoder(list[Experiment])
-_HEAD, _CUT, _TAIL = b"[\n  {", b"\n  },", b"\n  }\n]\n"  # no string holds a bare line feed
+_HEAD, _CUT = b"[\n  {", b"\n  },"  # no string holds a bare line feed
 _FIRST = re.compile(r"[ \t\r\n]*\[[ \t\r\n]*")
 _NEXT = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _LAST = re.compile(rb"[ \t\r\n]*\][ \t\r\n]*")
@@ -57,7 +57,7 @@ class Scan:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        self._size = file.seek(0, os.SEEK_END)  # fixed now: another process may be appending
+        self._end = file.seek(0, os.SEEK_END)  # fixed now: another process may be appending
         file.seek(0)
         head = file.read(len(_HEAD))
         self.ours = head == _HEAD  # our layout, as far as that can be seen
@@ -66,25 +66,20 @@ class Scan:
         self._rest = b""  # what has been read and follows `at`
 
     def __iter__(self) -> Iterator[Experiment]:
-        while self._more():
+        # Twice as much each time, or a long record would be decoded over and over again.
+        while chunk := self._file.read(
+            min(max(CHUNK, len(self._rest)), self._end - self._file.tell())
+        ):
+            self._rest += chunk
             while found := self._at_once() or self._one_by_one():
                 yield from found
         self._finish()
-
-    def _more(self) -> bool:
-        # Twice as much each time, or a long record would be decoded over and over again.
-        wanted = min(max(CHUNK, len(self._rest)), self._size - self._file.tell())
-        chunk = self._file.read(max(wanted, 0))
-        self._rest += chunk
-        return bool(chunk)
 
     def _at_once(self) -> list[Experiment]:
         """The whole records at hand, unless msgspec finds anything odd about them."""
         rest = self._rest
         end = rest.rfind(_CUT) + 4
-        if self._file.tell() >= self._size and rest.endswith(_TAIL):
-            end = len(rest) - 3
-        if not self.ours or end < 4 or rest[:1] != (b"," if self.count else b"["):
+        if end < 4 or rest[:1] != (b"," if self.count else b"["):
             return []
         try:
             found = _RECORDS.decode(b"[" + rest[1:end] + b"]")
@@ -133,7 +128,7 @@ class Scan:
         rest = self._rest
         self._rest = rest.rstrip(b"\0")  # which a power cut leaves at the end of a file
         whole = (_LAST if self.count else _NONE).fullmatch(self._rest)
-        if not whole and (self.count or not codecs.BOM_UTF8.startswith(self._rest)):
+        if not whole:
             self._check_torn()
         self.torn = not whole or self._rest != rest
         self.mendable = self.ours or not self.count  # by cutting the tail off
@@ -143,8 +138,6 @@ class Scan:
         """ResultsError unless more text could have made this a list of records."""
         text, before = self._text(), b"[{}" * bool(self.count)  # stands for the records
         asked = before + _HALF.sub(rb"\\ufffd", text.encode())
-        if len(text.encode()) < len(self._rest):
-            asked += "\ufffd".encode()  # for the character that was cut; good only in a string
         gap = (_NEXT if self.count else _FIRST).match(text)
         place = len(before) + (gap.end() if gap else 0)
         problem = "must be an object, { ... }" if gap else "the file must hold a list"
