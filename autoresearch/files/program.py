@@ -135,7 +135,7 @@ def load_program(path: Path) -> Program:
         task=unfenced(prose(sections.get("Task"))),
         inputs=tuple(inputs) or (Input(""),),
         held_out=tuple(held_out),
-        criteria=tuple(read_criteria(sections, path.parent)),
+        criteria=tuple(read_criterion(i, path.parent) for i in items_under("Criteria", sections)),
         baseline=unfenced(prose(sections.get("Baseline"))),
         text=text,
         name=path.name,
@@ -284,18 +284,6 @@ def items_under(heading: str, sections: Sections) -> Iterator[Line]:
         yield Line(first.where, text)
 
 
-def read_criteria(sections: Sections, folder: Path) -> Iterator[Criterion]:
-    seen: dict[str, str] = {}
-    for item in items_under("Criteria", sections):
-        criterion = read_criterion(item, folder)
-        first = seen.setdefault(criterion.label, item.where)
-        if first != item.where:
-            raise ProgramError(
-                f"{item.where}: the same criterion as at {first}; give that a weight"
-            )
-        yield criterion
-
-
 def read_criterion(item: Line, folder: Path) -> Criterion:
     """Reads `kind: argument` or `kind (weight 2): argument`."""
     found = CRITERION.fullmatch(item.text)
@@ -332,12 +320,16 @@ def check_whole(program: Program, path: str, sections: Sections) -> None:
     guess = "Inputs" in sections and not program.asks_in_place
     refuse_other_spellings(where, program.task, guess)
     unanswered = [i.text for i in program.rows if i.expected is None]
+    seen: dict[str, str] = {}
     for criterion in program.criteria:
-        refuse_other_spellings(criterion.where, criterion.argument)
+        where, first = criterion.where, seen.setdefault(criterion.label, criterion.where)
+        if first != where:
+            raise ProgramError(f"{where}: the same criterion as at {first}; give that one a weight")
+        refuse_other_spellings(where, criterion.argument)
         if "{expected}" in criterion.argument and (unanswered or not program.rows):
             missing = f"; there is none for '{short(unanswered[0])}'" if unanswered else ""
             raise ProgramError(
-                f"{criterion.where}: {{expected}} needs an expected answer for every input, as in"
+                f"{where}: {{expected}} needs an expected answer for every input, as in"
                 f" '- input => expected' under '## Inputs'{missing}"
             )
 

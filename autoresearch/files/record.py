@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from statistics import fmean
 from typing import Any
 
-from msgspec import Struct, convert, field, structs
+from msgspec import Struct, convert, field, structs, to_builtins
 
 from autoresearch.files.inputs import Input
 
@@ -98,9 +98,9 @@ BARE = {"input": "", "response": "", "criteria": {}, "reason": ""}  # a score is
 
 
 def as_json(experiment: Experiment) -> dict[str, Any]:
-    known = {name: getattr(experiment, name) for name in EXPERIMENT}
-    known["trials"] = [structs.asdict(trial) for trial in experiment.trials]
-    return {**known, **experiment.extra, **known}  # ours first, and ours wins
+    record = to_builtins(experiment)
+    extra = record.pop("")
+    return {**record, **extra}
 
 
 def from_json(data: dict[str, Any]) -> Experiment:

@@ -2,7 +2,7 @@
 
 The file is always one JSON list. An append overwrites its closing bracket in place, at the same
 cost for any length. A torn tail heals on opening; a file broken in any other way is refused and
-never written. What the experiments mean is no concern of this module (see history.py).
+never written.
 """
 
 from __future__ import annotations
@@ -64,9 +64,6 @@ def _encoded(record: dict[str, Any]) -> bytes:
 
 def _in_list(before: bytes, records: Iterable[bytes]) -> bytes:
     return before + b"\n  " + b",\n  ".join(records) + b"\n]\n"
-
-
-# ---- the file held open
 
 
 class Results:
@@ -273,9 +270,6 @@ def _locked(path: Path, lock_path: Path) -> Any:
         held = "in use by another run" if lock_path.exists() else "in a folder that takes no file"
         raise ResultsError(f"{path} is {held}; name another file by --results") from error
     return lock
-
-
-# ---- any file, put in place whole
 
 
 def write_whole(path: Path, parts: Iterable[bytes | str], like: Path | None = None) -> None:

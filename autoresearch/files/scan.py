@@ -37,6 +37,7 @@ _NEXT = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _LAST = re.compile(rb"[ \t\r\n]*\][ \t\r\n]*")
 _NONE = re.compile(rb"[ \t\r\n]*(\[[ \t\r\n]*\][ \t\r\n]*)?")
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]..", re.DOTALL)  # of a surrogate pair
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 _MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
 _WRONG = re.compile(r"(.*?) - at \$(?:\[\d+\])?\.?(.*)")
 
@@ -67,9 +68,7 @@ class Scan:
 
     def __iter__(self) -> Iterator[Experiment]:
         # Twice as much each time, or a long record would be decoded over and over again.
-        while chunk := self._file.read(
-            min(max(CHUNK, len(self._rest)), self._end - self._file.tell())
-        ):
+        while chunk := self._file.read(min(CHUNK + len(self._rest), self._end - self._file.tell())):
             self._rest += chunk
             while found := self._at_once() or self._one_by_one():
                 yield from found
@@ -89,7 +88,10 @@ class Scan:
         return found
 
     def _one_by_one(self) -> list[Experiment]:
-        text, end = self._text(), 0
+        try:
+            text, end = _UTF8().decode(self._rest), 0  # as far as it has whole characters
+        except UnicodeDecodeError as error:
+            raise self._broken("invalid UTF-8", self.at + error.start) from error
         found: list[Experiment] = []
         while gap := (_NEXT if self.count + len(found) else _FIRST).match(text, end):
             if not text.startswith("{", gap.end()):
@@ -115,29 +117,21 @@ class Scan:
         self.at += length
         self._rest = self._rest[length:]
 
-    def _text(self) -> str:
-        try:
-            return self._rest.decode()
-        except UnicodeDecodeError as error:
-            if error.reason != "unexpected end of data":
-                raise self._broken("invalid UTF-8", self.at + error.start) from error
-            return self._rest[: error.start].decode()
-
     def _finish(self) -> None:
-        """Judge what follows the last whole record: an end, a torn tail, or broken text."""
-        rest = self._rest
-        self._rest = rest.rstrip(b"\0")  # which a power cut leaves at the end of a file
-        whole = (_LAST if self.count else _NONE).fullmatch(self._rest)
-        if not whole:
-            self._check_torn()
-        self.torn = not whole or self._rest != rest
-        self.mendable = self.ours or not self.count  # by cutting the tail off
-        self.ours = not self.torn and rest == (b"\n]\n" if self.count else b"[]\n")
+        """Judge what follows the last whole record: an end, a torn tail, or broken text.
 
-    def _check_torn(self) -> None:
-        """ResultsError unless more text could have made this a list of records."""
-        text, before = self._text(), b"[{}" * bool(self.count)  # stands for the records
-        asked = before + _HALF.sub(rb"\\ufffd", text.encode())
+        It is torn if more text could have made the file a list of records, else a ResultsError.
+        """
+        rest = self._rest.rstrip(b"\0")  # which a power cut leaves at the end of a file
+        whole = (_LAST if self.count else _NONE).fullmatch(rest)
+        self.torn = not whole or rest != self._rest
+        self.mendable = self.ours or not self.count  # by cutting the tail off
+        self.ours = self._rest == (b"\n]\n" if self.count else b"[]\n")
+        if whole:
+            return
+        text, before = _UTF8().decode(rest), b"[{}" * bool(self.count)  # stands for the records
+        # A number or a half of a surrogate pair may have been cut.
+        asked = before + _HALF.sub(rb"\\ufffd", text.encode()).rstrip(b"+-.eE")
         gap = (_NEXT if self.count else _FIRST).match(text)
         place = len(before) + (gap.end() if gap else 0)
         problem = "must be an object, { ... }" if gap else "the file must hold a list"
@@ -149,10 +143,8 @@ class Scan:
             problem = said(error)
             if found := _MALFORMED.fullmatch(problem):
                 problem, place = found[1], int(found[2]) - (found[1] == "trailing characters")
-            if problem == "Input data was truncated" or (
-                problem == "invalid number" and place == len(asked)
-            ):
-                return
+        if problem == "Input data was truncated":
+            return
         at = self.at + max(place - len(before), 0)
         raise self._broken(f"record {self.count + 1}: {problem}" if gap else problem, at)
 
