@@ -53,18 +53,17 @@ def fill(template: str, given: Input) -> str:
 
 def read_text(path: Path, named: str = "") -> str:
     """The text with bare newlines; ProgramError says what is wrong, and where the file is named."""
-    problem = text = ""
+    text = ""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            problem = "holds zero bytes, so it is not UTF-8 text; save it as UTF-8"
-        elif not text.strip():
-            problem = "is empty; it needs a goal and a '## Task', see README.md"
+        problem = "" if text.strip() else "is empty; README.md says what belongs there"
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 at byte {error.start}; save it as UTF-8"
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
         problem = f"cannot be read: {why}; name another file"
+    if "\0" in text:
+        problem = "holds zero bytes, so it is not UTF-8 text; save it as UTF-8"
     if problem:
         raise ProgramError(f"{path}: {problem}" + f" (named at {named})" * bool(named))
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -77,7 +76,8 @@ def read_input(item: Line, folder: Path) -> list[Row]:
     """
     if named := FILE.fullmatch(item.text):
         return read_file(item.where, folder / named[1], (named[2] or "").casefold())
-    text, expected = item.text[item.text.lower().startswith(r"\file:") :], None
+    text = item.text[1:] if item.text.lower().startswith(r"\file:") else item.text
+    expected = None
     if arrows := list(ARROW.finditer(CODE.sub(lambda code: "x" * len(code[0]), text))):
         text, expected = text[: arrows[-1].start()].strip(), text[arrows[-1].end() :].strip()
         expected = expected.replace(r"\=>", "=>")
@@ -108,9 +108,8 @@ def read_file(where: str, path: Path, remark: str) -> list[Row]:
 def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[str, Cells]]:
     """The rows below the header, whatever parts its cells; a row without a word is none."""
     text, wanted = SEPARATOR.sub("", text), columns["input"]
-    head = next((line for line in text.split("\n") if line.strip('," ;\t|')), "")
     cell = rf'(?:^|([,;\t|]))[ "]*{re.escape(wanted)}[ "]*(?:([,;\t|])|$)'
-    parted = re.search(cell, head.casefold())
+    parted = re.search(cell, text.casefold(), re.MULTILINE)
     delimiter = parted and (parted[1] or parted[2]) or "\x1f"  # none, where there is one column
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader, line = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), 1
@@ -149,8 +148,7 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[str, Cells]]:
         for count, row in enumerate(found if whole and isinstance(found, list) else [found], 1):
             where = f"{path}: row {count}" if whole else f"{path}:{number}"
             if not isinstance(row, dict):
-                shown = short(json.dumps(row))
-                raise ProgramError(f'{where}: expected {{"input": ...}}, found {shown}')
+                raise ProgramError(f'{where}: expected {{"input": ...}}, found {short(str(row))}')
             yield where, {name.strip().casefold(): value for name, value in row.items()}
 
 

@@ -273,9 +273,7 @@ def items_under(heading: str, sections: Sections) -> Iterator[Line]:
                 " (indent a line that continues the item above)"
             )
     if section and not (items or prose(section)):
-        raise ProgramError(
-            f"{section[0].where}: nothing under ## {heading}; write '- none' for none"
-        )
+        raise ProgramError(f"{section[0].where}: nothing under ## {heading}; write '- none'")
     for first, *rest in items:
         more = textwrap.dedent("\n".join(line.text for line in rest))
         text = f"{first.text}\n{more}".strip()
@@ -319,30 +317,29 @@ def check_whole(program: Program, path: str, sections: Sections) -> None:
         raise ProgramError(f"{where}: this task needs inputs; list them under '## Inputs'")
     guess = "Inputs" in sections and not program.asks_in_place
     refuse_other_spellings(where, program.task, guess)
-    unanswered = [i.text for i in program.rows if i.expected is None]
+    unanswered = [i for i in program.rows or program.inputs if i.expected is None]
     seen: dict[str, str] = {}
     for criterion in program.criteria:
         where, first = criterion.where, seen.setdefault(criterion.label, criterion.where)
         if first != where:
             raise ProgramError(f"{where}: the same criterion as at {first}; give that one a weight")
         refuse_other_spellings(where, criterion.argument)
-        if "{expected}" in criterion.argument and (unanswered or not program.rows):
-            missing = f"; there is none for '{short(unanswered[0])}'" if unanswered else ""
+        if "{expected}" in criterion.argument and unanswered:
             raise ProgramError(
-                f"{where}: {{expected}} needs an expected answer for every input, as in"
-                f" '- input => expected' under '## Inputs'{missing}"
+                f"{where}: {{expected}} needs an expected answer for every input, as in '- input =>"
+                f" expected' under '## Inputs'; there is none for '{short(unanswered[0].text)}'"
             )
 
 
 def refuse_other_spellings(where: str, text: str, guess: bool = False) -> None:
     """{{input}}, ${input}, [[input]] and the like; with `guess` any {word}, and <input>."""
     for found in SPELLED.finditer(text):
-        word, tag = found[1].casefold().removesuffix("s"), found[0][0] == "<"
+        spelled, word = found[0], found[1].casefold().removesuffix("s")
         ours = word in ("input", "expected")
-        meant = ours and not tag or guess and (ours or found[0][0] in "{$")
-        if meant and found[0] not in ("{input}", "{expected}"):
-            right = "{expected}" if word == "expected" else "{input}"
+        meant = ours and spelled[0] != "<" or guess and (ours or spelled[0] in "{$")
+        if meant and spelled not in ("{input}", "{expected}"):
+            right = f"{{{word if ours else 'input'}}}"
             raise ProgramError(
-                f"{where}: {found[0]} is no placeholder: write {right}, or in the task \\{found[0]}"
+                f"{where}: {spelled} is no placeholder: write {right}, or in the task \\{spelled}"
                 " if it is meant as it stands"
             )
