@@ -148,15 +148,14 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[str, Cells]]:
         for count, row in enumerate(found if whole and isinstance(found, list) else [found], 1):
             where = f"{path}: row {count}" if whole else f"{path}:{number}"
             if not isinstance(row, dict):
-                raise ProgramError(f'{where}: expected {{"input": ...}}, found {short(str(row))}')
+                raise ProgramError(
+                    f'{where}: expected {{"input": ...}}, found {short(json.dumps(row))}'
+                )
             yield where, {name.strip().casefold(): value for name, value in row.items()}
 
 
 def row_input(where: str, row: Cells, columns: dict[str, str]) -> Input:
-    """A row as an input; numbers and objects become their JSON text.
-
-    A sample of OpenAI's evals, `messages` and `ideal`, is what its user says.
-    """
+    """A row as an input, what is no text as JSON; a sample of OpenAI's evals as its user asks."""
     asked, answer = row.get(columns["input"], row.get("messages")), row.get(columns["expected"])
     if answer is None and (answer := row.get("ideal")) and isinstance(answer, list):
         answer = answer[0]

@@ -1,7 +1,4 @@
-"""Reads program.md, the only file a person edits, into a `Program`; every error names the line.
-
-What a criterion means is not known here: kinds and arguments are checked in scorer.py.
-"""
+"""Reads program.md, the only file a person edits, into a `Program`; every error names the line."""
 
 from __future__ import annotations
 
@@ -77,10 +74,7 @@ class Program:
         return not self.criteria or any(c.label.casefold() == "judge: goal" for c in self.criteria)
 
     def question(self, given: Input) -> str:
-        r"""The user message for one input, which follows the task where `{input}` does not stand.
-
-        `\{word}` in the task is {word} as it stands.
-        """
+        r"""The user message for one input, at `{input}` or after the task; `\{a}` gives {a}."""
         asked = ASKED.sub(lambda found: found[1] or given.text, self.task)
         return asked if self.asks_in_place or not given.text else f"{asked}\n\n{given.text}"
 

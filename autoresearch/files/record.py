@@ -60,10 +60,7 @@ class Experiment(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         return structs.replace(self, **changes)
 
     def passes(self) -> list[float]:
-        """Mean score of each whole pass, a pass being one trial per distinct input.
-
-        [score] for a record without trials, [] for a failed one.
-        """
+        """Mean of each whole pass, one trial per input; [score] without trials, [] of a failure."""
         if self.score is None:
             return []
         length = len({trial.input for trial in self.trials})

@@ -29,10 +29,7 @@ UNKNOWN = (0, 0, 0, b"")  # no file looks so: what it lacks is put back before t
 
 
 def load(path: Path) -> list[Experiment]:
-    """Every whole experiment in the file, [] when there is none; a torn tail is ignored.
-
-    Needs no lock and never writes, so it may run beside a run that appends.
-    """
+    """Every whole experiment in the file; without a lock, so that it may run beside a run."""
     with _explained(path, "read"), suppress(FileNotFoundError), open(path, "rb") as file:
         return list(Scan(file, path))
     return []
@@ -115,10 +112,7 @@ class Results:
             self._lock.release()
 
     def append(self, experiment: Experiment) -> None:
-        """Record one experiment; it is on the disk when this returns.
-
-        ResultsError when it cannot be written; the file then stands as it was.
-        """
+        """Record it, on the disk when this returns; a ResultsError leaves the file as it was."""
         record, experiment = self._checked(experiment)
         unchanged = self._write(record)
         self.experiments.append(experiment)
@@ -275,8 +269,7 @@ def _locked(path: Path, lock_path: Path) -> Any:
 def write_whole(path: Path, parts: Iterable[bytes | str], like: Path | None = None) -> None:
     """Replace a file at once by a new one, safe on the disk; OSError leaves what was there.
 
-    It keeps the permissions of the one before, or of `like`. Half a surrogate pair in text becomes
-    U+FFFD. What killed processes left of earlier tries is removed.
+    It keeps the permissions of the one before, or of `like`; what killed tries left is removed.
     """
     _sweep(path, STALE)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
