@@ -148,9 +148,7 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[str, Cells]]:
         for count, row in enumerate(found if whole and isinstance(found, list) else [found], 1):
             where = f"{path}: row {count}" if whole else f"{path}:{number}"
             if not isinstance(row, dict):
-                raise ProgramError(
-                    f'{where}: expected {{"input": ...}}, found {short(json.dumps(row))}'
-                )
+                raise ProgramError(f"{where}: expected an object, found {short(json.dumps(row))}")
             yield where, {name.strip().casefold(): value for name, value in row.items()}
 
 

@@ -110,6 +110,7 @@ class Program:
         return {i.text: i.expected for i in self.rows if i.expected is not None}
 
 
+Inputs = list[Input]
 Sections = dict[str, list[Line]]  # name -> its lines, the first one that of the heading
 
 
@@ -141,7 +142,7 @@ def load_program(path: Path) -> Program:
     return replace(program, notices=(*repeats, *worth_knowing(program)))
 
 
-def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
+def without_repeats(*parts: list[Row]) -> tuple[list[Inputs], list[str]]:
     """Each input once, where it stands first, and a line about those that were left out.
 
     A pass is one trial of each input, and no held-out input may be among the others.
@@ -159,10 +160,8 @@ def without_repeats(*parts: list[Row]) -> tuple[list[list[Input]], list[str]]:
     return kept, [f"{left_out}; {repeat}" for repeat in repeats[:1]]
 
 
-def set_apart(
-    inputs: list[Input], enough: int, share: float, least: int, salt: str
-) -> tuple[list[Input], list[Input]]:
-    """(the others, a share of the labelled inputs if they are enough), by a hash of each: rows that
+def set_apart(inputs: Inputs, enough: int, share: float, least: int, salt: str) -> list[Inputs]:
+    """[the others, a share of the labelled inputs if they are enough], by a hash of each: rows that
     are added move none of those that were among the others before."""
 
     def drawn(given: Input) -> float:
@@ -171,7 +170,7 @@ def set_apart(
     order = sorted((i for i in inputs if i.expected is not None), key=drawn)
     chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
     chosen = chosen if len(order) >= enough else set()
-    return [i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]
+    return [[i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]]
 
 
 def worth_knowing(program: Program) -> Iterator[str]:

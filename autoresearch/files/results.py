@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -230,10 +231,7 @@ class Results:
 
 def _lacking(ours: list[Experiment], there: list[Experiment]) -> list[Experiment]:
     """What of ours is not there; equal parts of one measurement count each."""
-
-    def identity(e: Experiment) -> tuple[object, ...]:
-        return e.iteration, e.kind, e.strategy, e.timestamp, e.prompt, e.response
-
+    identity = attrgetter("iteration", "kind", "strategy", "timestamp", "prompt", "response")
     found, lost = Counter(map(identity, there)), []
     for each in ours:
         found[identity(each)] -= 1

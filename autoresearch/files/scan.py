@@ -84,8 +84,7 @@ class Scan:
             found = _RECORDS.decode(b"[" + rest[1:end] + b"]")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
-        self._take(end, len(found))
-        return found
+        return self._taken(found, end)
 
     def _one_by_one(self) -> list[Experiment]:
         try:
@@ -109,13 +108,13 @@ class Scan:
                 place = self.at + len(text[: gap.end()].encode())
                 raise self._broken(problem, place) from error
             end = stop
-        self._take(len(text[:end].encode()), len(found))
-        return found
+        return self._taken(found, len(text[:end].encode()))
 
-    def _take(self, length: int, records: int) -> None:
-        self.count += records
+    def _taken(self, found: list[Experiment], length: int) -> list[Experiment]:
+        self.count += len(found)
         self.at += length
         self._rest = self._rest[length:]
+        return found
 
     def _finish(self) -> None:
         """Judge what follows the last whole record: an end, a torn tail, or broken text.
