@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,7 +64,7 @@ def _in_list(before: bytes, records: Iterable[bytes]) -> bytes:
     return before + b"\n  " + b",\n  ".join(records) + b"\n]\n"
 
 
-class Results:
+class Results(AbstractContextManager["Results"]):
     """results.json held under its lock, for one thread; a context manager.
 
     `experiments` is what the file holds. `notices` tells in one line each what was healed or
@@ -73,6 +73,8 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         """Lock, read and if need be mend or create the file; ResultsError when that fails."""
+        from filelock import FileLock, Timeout  # takes 15 ms, which --help does not need
+
         self.experiments: list[Experiment] = []
         self.notices: list[str] = []
         self._path = path  # as given, for messages
@@ -83,16 +85,19 @@ class Results:
             self._file = Path(os.path.realpath(path))  # so that a symbolic link stays a link
             if not self._file.parent.is_dir():
                 raise ResultsError(f"cannot open {path}: folder {self._file.parent} does not exist")
-            self._lock = _locked(path, self._file.with_name(self._file.name + ".lock"))
+            # It ends with the process, so that one left by a killed process is no bar.
+            self._lock = FileLock(f"{self._file}.lock", thread_local=False)
             try:
+                self._lock.acquire(blocking=False)
                 _sweep(self._file, 0)  # what a killed run left; we hold the lock
                 self.experiments = self._load()
+            except Timeout as error:  # also where the folder has no room for the lock
+                there = os.path.exists(self._lock.lock_file)
+                held = "in use by another run" if there else "in a folder that takes no file"
+                raise ResultsError(f"{path} is {held}; name another file by --results") from error
             except BaseException:
                 self.close()
                 raise
-
-    def __enter__(self) -> Results:
-        return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
@@ -249,19 +254,6 @@ def _overwrite(file: BinaryIO, offset: int, data: bytes) -> None:
     file.seek(max(offset - 1, 0))
     if file.read(1) == b"\0":  # cut short since we looked: no hole may stay before our words
         file.truncate(offset)
-
-
-def _locked(path: Path, lock_path: Path) -> Any:
-    """The lock, held; it ends with the process, so one left by a killed process is no bar."""
-    from filelock import FileLock, Timeout  # takes 15 ms, which --help does not need
-
-    lock = FileLock(lock_path, thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:  # also where the folder has no room for the lock
-        held = "in use by another run" if lock_path.exists() else "in a folder that takes no file"
-        raise ResultsError(f"{path} is {held}; name another file by --results") from error
-    return lock
 
 
 def write_whole(path: Path, parts: Iterable[bytes | str], like: Path | None = None) -> None:
