@@ -138,8 +138,7 @@ def load_program(path: Path) -> Program:
         set_aside=len(held_out) * by_us,
         rows=every,
     )
-    check_whole(program, str(path), sections)
-    return replace(program, notices=(*repeats, *worth_knowing(program)))
+    return replace(program, notices=(*repeats, *look_over(program, str(path), sections)))
 
 
 def without_repeats(*parts: list[Row]) -> tuple[list[Inputs], list[str]]:
@@ -171,19 +170,6 @@ def set_apart(inputs: Inputs, enough: int, share: float, least: int, salt: str) 
     chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
     chosen = chosen if len(order) >= enough else set()
     return [[i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]]
-
-
-def worth_knowing(program: Program) -> Iterator[str]:
-    if program.set_aside:
-        yield (
-            f"{program.set_aside} of the {len(program.rows)} inputs are held out for the last "
-            "confirmation, the same ones every time ('## Held-out inputs: none' searches with all)"
-        )
-    if program.pool:
-        yield f"{len(program.pool)} inputs are never scored: prompts may show them as examples"
-    for c in program.criteria:
-        if c.argument.casefold() == "expected":
-            yield f"{c.where}: '{c.label}' asks for that word; '{c.kind}: {{expected}}' was meant?"
 
 
 def fingerprint(facts: Any) -> str:
@@ -225,8 +211,7 @@ def visible_lines(name: str, text: str) -> Iterator[Line]:
         fence, comment = found["fence"], found["comment"]
         if "" in (found["never"], found["open"]):
             line = text.count("\n", 0, found.start()) + 1
-            problem = f"{fence or comment} is opened here and never closed"
-            raise ProgramError(f"{name}:{line}: {problem}")
+            raise ProgramError(f"{name}:{line}: {fence or comment} is opened here and never closed")
         if comment:
             return "\0\0" + "\n\0\0" * found[0].count("\n")
         return found[0].replace("\n", "\n\0") if fence else found[0]
@@ -297,8 +282,8 @@ def read_criterion(item: Line, folder: Path) -> Criterion:
     return Criterion(kind, argument, weight, item.where, source)
 
 
-def check_whole(program: Program, path: str, sections: Sections) -> None:
-    """What only shows once every section is read."""
+def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
+    """Refuses what only shows once every section is read, and tells what a person should know."""
     if not program.goal:
         raise ProgramError(f"{path}: no goal; say what you want under '# Goal' at the top")
     if not program.task:
@@ -310,14 +295,23 @@ def check_whole(program: Program, path: str, sections: Sections) -> None:
         raise ProgramError(f"{where}: this task needs inputs; list them under '## Inputs'")
     guess = "Inputs" in sections and not program.asks_in_place
     refuse_other_spellings(where, program.task, guess)
+    if program.set_aside:
+        yield (
+            f"{program.set_aside} of the {len(program.rows)} inputs are held out for the last "
+            "confirmation, the same ones every time ('## Held-out inputs: none' searches with all)"
+        )
+    if program.pool:
+        yield f"{len(program.pool)} inputs are never scored: prompts may show them as examples"
     unanswered = [i for i in program.rows or program.inputs if i.expected is None]
     seen: dict[str, str] = {}
-    for criterion in program.criteria:
-        where, first = criterion.where, seen.setdefault(criterion.label, criterion.where)
+    for c in program.criteria:
+        where, first = c.where, seen.setdefault(c.label, c.where)
         if first != where:
             raise ProgramError(f"{where}: the same criterion as at {first}; give that one a weight")
-        refuse_other_spellings(where, criterion.argument)
-        if "{expected}" in criterion.argument and unanswered:
+        refuse_other_spellings(where, c.argument)
+        if c.argument.casefold() == "expected":
+            yield f"{where}: '{c.label}' asks for that word; '{c.kind}: {{expected}}' was meant?"
+        if "{expected}" in c.argument and unanswered:
             raise ProgramError(
                 f"{where}: {{expected}} needs an expected answer for every input, as in '- input =>"
                 f" expected' under '## Inputs'; there is none for '{short(unanswered[0].text)}'"
