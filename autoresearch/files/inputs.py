@@ -122,10 +122,9 @@ def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[s
             if not names:
                 names = [cell.strip().casefold() for cell in cells]
                 if wanted not in names:
-                    raise ProgramError(
-                        f"{where}: no column {wanted} in {short(', '.join(names))}; name yours as"
-                        f" in '- file: {path.name} (input: text, expected: label)'"
-                    )
+                    like = f"'- file: {path.name} (input: text, expected: label)'"
+                    found = f"no column {wanted} in {short(', '.join(names))}"
+                    raise ProgramError(f"{where}: {found}; name yours as in {like}")
             elif any(map(str.strip, cells[len(names) :])):
                 raise ProgramError(f"{where}: more cells than the header; quote {delimiter!r}")
             else:

@@ -226,9 +226,8 @@ class Results(AbstractContextManager["Results"]):
                     file.truncate(size)
                     _overwrite(file, size - 3, tail[-3:])
                 raise ResultsError(
-                    f"cannot record an experiment in {self._path}: {reason(error)}; make room for "
-                    f"at least {len(added)} bytes and start again: all {len(self.experiments)} "
-                    "earlier experiments are safe"
+                    f"cannot append to {self._path}: {reason(error)}; make room for at least "
+                    f"{len(added)} bytes: all {len(self.experiments)} earlier experiments are safe"
                 ) from error
             self._left = device, inode, size - 3 + len(added), tail[:-3][-1:] + added
         return self._write()
