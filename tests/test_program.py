@@ -246,7 +246,7 @@ def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, me
         (minimal(criteria="- It must be polite."), "judge it: '- judge: It must be polite.'"),
         (
             minimal().replace("Do it.", "Do {Inputs}."),
-            r"{Inputs} is no placeholder: write {input}, or in the task \\{Inputs} if",
+            r"{Inputs} is no placeholder: write {input}, or in the task \\{Inputs}",
         ),
         (
             minimal("- a => b\n- c", "- equals: {expected}"),

@@ -75,7 +75,16 @@ def read_input(item: Line, folder: Path) -> list[Row]:
     It is split at the last ` => ` outside of `code`; `\=>` and `\file:` belong to the text.
     """
     if named := FILE.fullmatch(item.text):
-        return read_file(item.where, folder / named[1], (named[2] or "").casefold())
+        path, remark = folder / named[1], (named[2] or "").casefold()
+        columns = {"input": "input", "expected": "expected", **dict(COLUMN.findall(remark))}
+        if COLUMN.sub("", remark):
+            what = f"(input: column, expected: column), found ({short(remark)})"
+            raise ProgramError(f"{item.where}: expected {what}")
+        text, table = read_text(path, item.where), path.suffix.lower() == ".csv"
+        found = csv_rows(path, text, columns["input"]) if table else json_rows(path, text)
+        if rows := [(where, row_input(where, row, columns)) for where, row in found]:
+            return rows
+        raise ProgramError(f"{path}: no inputs (named at {item.where})")
     text = item.text[1:] if item.text.lower().startswith(r"\file:") else item.text
     expected = None
     if arrows := list(ARROW.finditer(CODE.sub(lambda code: "x" * len(code[0]), text))):
@@ -90,24 +99,9 @@ def read_input(item: Line, folder: Path) -> list[Row]:
     return [(item.where, Input(text.replace(r"\=>", "=>"), expected))]
 
 
-def read_file(where: str, path: Path, remark: str) -> list[Row]:
-    """The rows of a file; `input: text, expected: label` names its columns."""
-    columns = {"input": "input", "expected": "expected", **dict(COLUMN.findall(remark))}
-    if COLUMN.sub("", remark):
-        raise ProgramError(
-            f"{where}: expected (input: column, expected: column), found ({short(remark)})"
-        )
-    text, table = read_text(path, where), path.suffix.lower() == ".csv"
-    found = csv_rows(path, text, columns) if table else json_rows(path, text)
-    rows = [(at, row_input(at, row, columns)) for at, row in found]
-    if not rows:
-        raise ProgramError(f"{path}: no inputs (named at {where})")
-    return rows
-
-
-def csv_rows(path: Path, text: str, columns: dict[str, str]) -> Iterator[tuple[str, Cells]]:
+def csv_rows(path: Path, text: str, wanted: str) -> Iterator[tuple[str, Cells]]:
     """The rows below the header, whatever parts its cells; a row without a word is none."""
-    text, wanted = SEPARATOR.sub("", text), columns["input"]
+    text = SEPARATOR.sub("", text)
     cell = rf'(?:^|([,;\t|]))[ "]*{re.escape(wanted)}[ "]*(?:([,;\t|])|$)'
     parted = re.search(cell, text.casefold(), re.MULTILINE)
     delimiter = parted and (parted[1] or parted[2]) or "\x1f"  # none, where there is one column

@@ -328,5 +328,4 @@ def refuse_other_spellings(where: str, text: str, guess: bool = False) -> None:
             right = f"{{{word if ours else 'input'}}}"
             raise ProgramError(
                 f"{where}: {spelled} is no placeholder: write {right}, or in the task \\{spelled}"
-                " if it is meant as it stands"
             )

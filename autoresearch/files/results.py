@@ -150,7 +150,12 @@ class Results(AbstractContextManager["Results"]):
             end, whole = (b"\n]\n", scan.at) if experiments else (b"[]\n", 0)
             if scan.torn:
                 file.seek(whole)
-                self._set_aside(file.read(), len(experiments))
+                kept = f"whole experiments kept: {len(experiments)}"
+                if cut := file.read():
+                    aside = self._unused(".torn")
+                    write_whole(aside, [cut], like=self._file)
+                    kept += f"; the {len(cut)} bytes after them are in {aside}"
+                self.notices.append(f"{self._path} was cut off and is mended; {kept}")
             if scan.mendable and not scan.ours:
                 file.truncate(whole)
                 _overwrite(file, whole, end)
@@ -164,15 +169,6 @@ class Results(AbstractContextManager["Results"]):
         if not scan.torn:
             self.notices.append(f"{self._path} was laid out anew; experiments kept: {len(records)}")
         return self._load()
-
-    def _set_aside(self, tail: bytes, count: int) -> None:
-        """Keep the bytes after the last whole record before the file is mended."""
-        what = f"{self._path} was cut off and is mended; whole experiments kept: {count}"
-        if tail:
-            aside = self._unused(".torn")
-            write_whole(aside, [tail], like=self._file)
-            what += f"; the {len(tail)} bytes after them are in {aside}"
-        self.notices.append(what)
 
     def _unused(self, suffix: str) -> Path:
         names = (self._file.name + suffix + f".{n}" * bool(n) for n in itertools.count())
