@@ -23,7 +23,7 @@ class Response:
     finish: str = "stop"
 
 
-class Trial(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class Trial(Struct, frozen=True, gc=False):
     """One response to one input."""
 
     input: str
@@ -89,11 +89,6 @@ class Experiment(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         return self.with_(trials=trials, score=mean, response=typical.response)
 
 
-TRIAL = Trial.__struct_fields__
-EXPERIMENT = Experiment.__struct_fields__[:-1]  # all but `extra`
-BARE = {"input": "", "response": "", "criteria": {}, "reason": ""}  # a score is never assumed
-
-
 def as_json(experiment: Experiment) -> dict[str, Any]:
     record = to_builtins(experiment)
     extra = record.pop("")
@@ -102,14 +97,7 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
 
 def from_json(data: dict[str, Any]) -> Experiment:
     """null counts as missing, what we do not know is `extra`; ValueError names a wrong field."""
-    known = _known(data, EXPERIMENT)
-    if isinstance(trials := known.get("trials"), list):
-        known["trials"] = [
-            BARE | _known(each, TRIAL) if isinstance(each, dict) else each for each in trials
-        ]
-    extra = {name: value for name, value in data.items() if name not in EXPERIMENT}
+    names = Experiment.__struct_fields__[:-1]  # all but `extra`
+    known = {name: data[name] for name in names if data.get(name) is not None}
+    extra = {name: value for name, value in data.items() if name not in names}
     return convert({"iteration": None, **known, "": extra}, Experiment)
-
-
-def _known(data: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: data[name] for name in names if data.get(name) is not None}
