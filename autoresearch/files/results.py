@@ -119,8 +119,7 @@ class Results(AbstractContextManager["Results"]):
 
     def append(self, experiment: Experiment) -> None:
         """Record it, on the disk when this returns; a ResultsError leaves the file as it was."""
-        record, experiment = self._checked(experiment)
-        unchanged = self._write(record)
+        unchanged = self._write(self._checked(experiment))
         self.experiments.append(experiment)
         if not unchanged:
             self._put_back()
@@ -130,15 +129,15 @@ class Results(AbstractContextManager["Results"]):
         if not self._write():
             self._put_back()
 
-    def _checked(self, experiment: Experiment) -> tuple[bytes, Experiment]:
-        """The record as bytes, and as it will be read back; refused now if it could not be."""
+    def _checked(self, experiment: Experiment) -> bytes:
+        """The record as it will stand there; refused now if it could not be read back."""
         try:
             record = _encoded(as_json(experiment))
-            again = from_json(DECODER.decode(record.decode()))
+            from_json(DECODER.decode(record.decode()))
         except (TypeError, ValueError, RecursionError) as error:
             what = f"experiment {experiment.iteration} cannot be written to {self._path}"
             raise ResultsError(f"{what}: {said(error)}") from error
-        return record, experiment if again == experiment else again
+        return record
 
     def _load(self) -> list[Experiment]:
         """What the file holds, brought to our layout, and its end where we remember it."""
@@ -185,7 +184,7 @@ class Results(AbstractContextManager["Results"]):
             for _ in range(TRIES):
                 there = self._load()
                 lost = _lacking(self.experiments, there)
-                if self._write(*(self._checked(each)[0] for each in lost)):
+                if self._write(*map(self._checked, lost)):
                     self.experiments = there + lost
                     back = f", {len(lost)} experiments that it lacked were put back"
                     self.notices.append(f"{what}; read again{back * bool(lost)}")
@@ -196,8 +195,8 @@ class Results(AbstractContextManager["Results"]):
             self._rescue = self._rescue or self._unused(".rescued")
             safe = f"are in {self._rescue}"
             try:
-                records = (self._checked(each)[0] for each in self.experiments)
-                write_whole(self._rescue, [_in_list(b"[", records)], like=self._file)
+                records = _in_list(b"[", map(self._checked, self.experiments))
+                write_whole(self._rescue, [records], like=self._file)
             except OSError as another:
                 safe = f"could not be saved in {self._rescue}: {reason(another)}"
             why = reason(error) if isinstance(error, OSError) else error
