@@ -70,7 +70,9 @@ def test_an_empty_file_starts_fresh_without_a_word(path: Path, empty: bytes) -> 
     assert path.read_bytes() == b"[]\n"
 
 
-def test_every_append_leaves_the_whole_file_in_plain_indented_json(path: Path) -> None:
+def test_every_append_leaves_plain_indented_json_that_a_reader_without_a_lock_may_read(
+    path: Path,
+) -> None:
     with Results(path) as results:
         for count in range(1, 4):
             results.append(replace(FIRST, iteration=count))
@@ -145,12 +147,6 @@ def test_appends_never_rewrite_the_file(path: Path) -> None:
             results.append(FIRST)
             assert path.read_bytes().startswith(before[:-3])
         assert path.stat().st_ino == inode
-
-
-def test_a_reader_needs_no_lock_and_may_read_beside_a_run(path: Path) -> None:
-    with Results(path) as results:
-        results.append(FIRST)
-        assert load(path) == [FIRST]
 
 
 def test_passes_are_means_over_the_distinct_inputs() -> None:
