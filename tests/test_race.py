@@ -58,14 +58,12 @@ def test_a_contender_is_run_once_once_more_and_then_twice() -> None:
     assert raced(History([NOISY]), "new", [9] * 9) == [1, 1, 2]
 
 
-def test_a_weak_prompt_gets_one_pass_only() -> None:
+@pytest.mark.parametrize("scores, steps", [([2] * 9, [1]), ([9, 1, 1, 1], [1, 1])])
+def test_a_prompt_that_is_weak_or_falls_behind_earns_no_more(
+    scores: list[float], steps: list[int]
+) -> None:
     history = History([NOISY, tried(1, "good", 8, 8, 9, 8)])
-    assert raced(history, "weak", [2] * 9) == [1]
-
-
-def test_a_prompt_that_falls_behind_earns_no_more() -> None:
-    history = History([NOISY, tried(1, "good", 8, 8, 9, 8)])
-    assert raced(history, "fading", [9, 1, 1, 1]) == [1, 1]
+    assert raced(history, "weak", scores) == steps
 
 
 def test_a_deterministic_prompt_is_run_once() -> None:

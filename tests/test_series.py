@@ -173,16 +173,15 @@ def test_marks_of_the_same_judge_are_used_again() -> None:
     assert "1 stored" in notices[0]
 
 
-def test_another_question_to_the_judge_begins_a_new_series() -> None:
+@pytest.mark.parametrize(
+    "criterion, judge", [(Criterion("judge", "is it short?"), "j"), (JUDGE, "new")]
+)
+def test_another_judge_or_question_to_it_begins_a_new_series(
+    criterion: Criterion, judge: str
+) -> None:
     records = [ran(program(JUDGE), 0, "p", "apple", kind="baseline")]
-    changed = program(Criterion("judge", "is it short?"))
-    history, notices = open_history(records, changed, MODELS, 0.7)
-    assert (history.leader, history.inherited, notices) == (None, "p", [NEW_SERIES])
-
-
-def test_another_judge_begins_a_new_series() -> None:
-    records = [ran(program(JUDGE), 0, "p", "apple", kind="baseline")]
-    history, notices = open_history(records, program(JUDGE), {**MODELS, "judge": "new"}, 0.7)
+    models = {**MODELS, "judge": judge}
+    history, notices = open_history(records, program(criterion), models, 0.7)
     assert (history.leader, history.inherited, notices) == (None, "p", [NEW_SERIES])
 
 
