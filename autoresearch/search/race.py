@@ -100,7 +100,8 @@ def earned(history: History, experiment: Experiment) -> list[str]:
             if left <= 0 or not may_lead:
                 return []
         block = next(block for block in first if met[block] == passes)
-        return [*block] * (max(1, min(passes, left)) if samples and len(first) == 1 else 1)
+        more = min(passes, left) if samples and len(first) == 1 else 1
+        return [*block] * max(1, more)
 
 
 def strategy(history: History, program: Program, number: int) -> str:
@@ -123,8 +124,10 @@ def saturated(history: History) -> bool:
     leader = history.leader
     if leader is None or (leader.samples < PASSES and not history.deterministic):
         return False
-    usual = (history.noise or 0.0) / math.sqrt(PASSES)  # blocks differ by their inputs too
-    return 10 - leader.estimate <= (leader.deviation if len(history.blocks) > 1 else usual)
+    error = (history.noise or 0.0) / math.sqrt(PASSES)
+    if len(history.blocks) > 1:  # they differ by their inputs too
+        error = leader.deviation
+    return 10 - leader.estimate <= error
 
 
 def next_baseline(history: History, program: Program, running: Collection[Step]) -> Step | None:
