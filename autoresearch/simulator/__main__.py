@@ -12,12 +12,11 @@ parser = argparse.ArgumentParser(
     description="An API on 127.0.0.1 with a simulated model: no real model answers here.",
 )
 parser.add_argument("--port", type=int, default=0, help="0 picks a free one (default)")
-parser.add_argument("--seed", type=int, default=0, help="another seed gives other answers")
-options = parser.parse_args()
+port = parser.parse_args().port
 try:
-    server = Simulator(options.seed, options.port)
+    server = Simulator(port=port)
 except (OSError, OverflowError) as error:
-    parser.error(f"cannot listen on port {options.port}: {error}")
+    parser.error(f"cannot listen on port {port}: {error}")
 with server, suppress(KeyboardInterrupt):
     print(f"simulated, no real model answers: NEBIUS_MODEL={MODEL} NEBIUS_BASE_URL={server.url}")
     print("Ctrl-C ends it", flush=True)

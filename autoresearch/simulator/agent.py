@@ -10,67 +10,50 @@ from statistics import fmean
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 # A fence ends at the first line that begins like it.
-FENCED = re.compile(r"^(`{3,}|~{3,}).*\n((?:(?!\1).*\n)*?)\1.*$", re.M)
-SCORE = re.compile(r"\bscore\W{0,6}(\d+(?:\.\d+)?)", re.I)
+FENCE = r"^(?P<fence>`{3,}|~{3,}).*\n(?P<text>(?:(?!(?P=fence)).*\n)*?)(?P=fence).*$"
+FENCED = re.compile(FENCE, re.M)
+ATTEMPT = re.compile(rf"^(?P<name>Prompt.*\W)?score (?P<score>\d+\.\d+).*\n{FENCE}", re.M)
 STRATEGY = re.compile(r"^(refine|combine|simplify|explore)\b", re.I | re.M)
+LISTED = re.compile(r"^- (\w+): (.+?)(?: \(weight .*)?$", re.M)
+PATTERN = re.compile(r"\\\w|/\w*$|[^\w' -]")  # what stands around the words of a pattern
+ADVICE = {  # what a criterion suggests
+    "words": "Write {one} words.",
+    "sentences": "Write {one} sentences.",
+    "mentions": "Mention {one}.",
+    "matches": "Mention {one}.",
+    "avoids": "Avoid {one}.",
+    "json": "Reply with JSON with the keys {text}.",
+    **dict.fromkeys(("equals", "similar", "judge", "python"), "Reply with only the answer."),
+}
 
 
 def sentences(text: str) -> list[str]:
     return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
 
 
-LISTED = re.compile(r"^[-*] *(\w+): *(.+?)(?: *\(weight [^)]*\))?$", re.M)
-ADVICE = {  # what a criterion suggests, taken by its letter
-    "words": ("Write {one} words.",),
-    "sentences": ("Write {one} sentences.",),
-    "mentions": ("Mention {one}.",),
-    "avoids": ("No filler, no preamble.", "Avoid: {one}."),
-    "matches": ('Use the phrase "{text}".',),
-    "equals": ("Reply with only the answer itself.", "Weigh each choice with care."),
-    "json": ("Reply with JSON with the keys {all}.", "No prose, only JSON."),
-    "judge": ("Make sure of this: {question}.",),
-    "similar": (),
-    "python": (),
-}
-GENERIC = sentences(
+RARELY_HELP = sentences(
     "Give one concrete example. Use plain words and no filler. Start with the main point. "
     "Be thorough and comprehensive. You are a world-class expert. Be friendly and warm. "
-    "Think step by step. Be creative. Take your time. Write for a general reader. "
-    "Keep it brief. Stay factual."
+    "Think step by step. Take your time. Write for a general reader. Stay factual."
 )
 
 
 def instructions_for(message: str, rng: Random) -> list[str]:
-    """Sentences to build prompts from: some that the criteria suggest, some that rarely help."""
-    found = list(GENERIC)
+    """Sentences to build prompts from: what goal and criteria suggest, and what one often reads."""
+    found = list(RARELY_HELP)
     for name, text in LISTED.findall(message.partition("\n```")[0]):
-        question, pattern = re.split(r"[?.:]", text)[0], _matching(text, rng)
-        for form in ADVICE.get(name, (f"{name} means {{all}}.",)):
-            for group in text.split(","):
-                one = rng.choice(group.split("|")).strip()
-                found.append(form.format(all=text, one=one, question=question, text=pattern))
+        for group in text.split(","):
+            one = " ".join(PATTERN.sub(" ", rng.choice(group.split("|"))).split())
+            found.append(ADVICE.get(name, name + " means {text}.").format(one=one, text=text))
     return list(dict.fromkeys(found))
-
-
-def _matching(pattern: str, rng: Random) -> str:
-    """A text that a simple pattern matches: /(a|b) c?/ -> 'b c'. Good enough to be tried."""
-    text = re.sub(r"^/|/\w*$|\\b|\(\?\w+\)|(?<=\()\?:|[$^]", "", pattern)
-    text = re.sub(r"\[(.)[^]]*\]", r"\1", re.sub(r"\\s[+*]?", " ", text))
-    while group := re.search(r"\(([^()]*)\)", text):
-        choice = rng.choice(group[1].split("|"))
-        text = text[: group.start()] + choice + text[group.end() :]
-    return re.sub(r"[?*+\\\"]", "", rng.choice(text.split("|"))).lstrip(" .!,")
 
 
 def read_history(message: str) -> list[tuple[float, str]]:
     """(score, prompt) of each fenced attempt, ascending, but the one called the leader last."""
-    shown: list[tuple[bool, float, str]] = []
-    for block in FENCED.finditer(message):
-        before = message[: block.start() - 1].rpartition("\n")[2]
-        score = SCORE.search(before)
-        if score and "response" not in before[: score.start()]:
-            prompt = block[2].strip().replace("(no system prompt)", "")
-            shown.append(("leader" in before, float(score[1]), prompt))
+    shown = []
+    for hit in ATTEMPT.finditer(message):
+        prompt = hit["text"].strip().replace("(no system prompt)", "")
+        shown.append(("leader" in (hit["name"] or ""), float(hit["score"]), prompt))
     return [(score, prompt) for _, score, prompt in sorted(shown)]
 
 
@@ -84,19 +67,21 @@ class Agent:
         reasons = " ".join(line for line in outside.splitlines() if "missed:" in line)
         # 'Mention cats.' answers the reason 'missing: cats', as its second word shows.
         self.missed = [x for x in self.vocabulary if x.split()[1].strip(".") in reasons]
-        named = STRATEGY.findall(outside)
-        self.strategy = named[-1].lower() if named else "refine"
+        self.strategy = ["refine", *STRATEGY.findall(outside)][-1].lower()
         self.leads = "the leader" in outside
 
     def propose(self) -> str:
+        before = list[str]()
         if self.shown:
             leader = self.leads and self.rng.random() < 0.85  # else another that is shown
-            parts = sentences(self.shown[-1][1]) if leader else self._parent()
-            thought, parts = getattr(self, f"_{self.strategy}")(parts)
+            before = sentences(self.shown[-1][1]) if leader else self._parent()
+            after = getattr(self, f"_{self.strategy}")(list(before))
         else:
-            thought, parts = "A first attempt with a few plain instructions.", self._any(1, 5)
-        prompt = " ".join(dict.fromkeys(parts)) or self.rng.choice(self.vocabulary)
-        return f"THOUGHT: {thought}\nPROMPT: {prompt}"
+            after = self._any(1, 5)
+        after = list(dict.fromkeys(after)) or [self.rng.choice(self.vocabulary)]
+        thought = [f"without '{part}'" for part in before if part not in after]
+        thought += [f"with '{part}'" for part in after if part not in before]
+        return f"THOUGHT: {self.strategy}: {', '.join(thought)}\nPROMPT: {' '.join(after)}"
 
     def _any(self, least: int, most: int, besides: Collection[str] = ()) -> list[str]:
         pool = [line for line in self.vocabulary if line not in besides]
@@ -122,30 +107,25 @@ class Agent:
 
         return min(self.rng.choices(parts, k=2), key=standing)
 
-    def _refine(self, parts: list[str]) -> tuple[str, list[str]]:
-        notes = []
+    def _refine(self, parts: list[str]) -> list[str]:
         # In a long prompt a single edit would hardly show.
         for _ in range(self.rng.choice((1, 1, 2, 3)) + (len(parts) > 12)):
             edit = self.rng.choices(("add", "drop", "exchange"), (5, 2, 3))[0]
             if edit != "add" and parts:
-                parts.remove(gone := self._weakest(parts))
-                notes.append(f"drop '{gone}'")
+                parts.remove(self._weakest(parts))
             if edit != "drop" or not parts:
-                parts.insert(self.rng.randint(0, len(parts)), new := self._new(parts))
-                notes.append(f"add '{new}'")
-        return f"The best prompt so far is close; {' and '.join(notes)}.", parts
+                parts.insert(self.rng.randint(0, len(parts)), self._new(parts))
+        return parts
 
-    def _combine(self, parts: list[str]) -> tuple[str, list[str]]:
+    def _combine(self, parts: list[str]) -> list[str]:
         both = dict.fromkeys([*parts, *self._parent()])
-        kept = [part for part in both if self.rng.random() < (0.9 if part in parts else 0.5)]
-        return "Two strong prompts share a direction; this joins their best sentences.", kept
+        return [part for part in both if self.rng.random() < (0.9 if part in parts else 0.5)]
 
-    def _simplify(self, parts: list[str]) -> tuple[str, list[str]]:
+    def _simplify(self, parts: list[str]) -> list[str]:
         gone = [self._weakest(parts) for _ in range(self.rng.randint(1, 2)) if parts]
-        thought = f"Fewer are easier to follow, so without: {' '.join(dict.fromkeys(gone))}"
-        return thought, [part for part in parts if part not in gone]
+        return [part for part in parts if part not in gone]
 
-    def _explore(self, parts: list[str]) -> tuple[str, list[str]]:
+    def _explore(self, parts: list[str]) -> list[str]:
         known = {part for _, prompt in self.shown for part in sentences(prompt)}
         kept = [part for part in parts if self.rng.random() < 0.3]
-        return "None of the earlier prompts tried this.", kept + self._any(1, 4, besides=known)
+        return kept + self._any(1, 4, besides=known)

@@ -16,49 +16,39 @@ from random import Random
 
 from autoresearch.simulator.agent import FENCED, Agent, instructions_for, sentences
 
-STOP = frozenset("answer describe explain please what when where which does have with".split())
-OPENINGS = ("Certainly! Great question.", "In today's fast-paced world, this matters ever more.")
+PLAIN = sentences(
+    "unlike simpler methods, {t} can bring order to the whole problem. "
+    "the idea behind {t} is to keep what belongs together close. "
+    "the work is done once and the result is used many times. "
+    "that can keep {t} quick even when there is a lot to handle. "
+    "each part has one job and hands its result to the next. "
+    "small cases do not need it, large ones gain the most. "
+    "people turn to {t} where speed and quality both count. "
+    "there are limits, and they should be known before starting. "
+    "what comes in is put in its place at once. used with care, {t} will pay off in the end."
+)
 FILLER = sentences(
-    "Overall, it plays a crucial role. I hope this helps! In conclusion, a real game-changer. "
-    "It is a powerful and efficient way to unlock various benefits. "
-    "This cutting-edge approach is designed to leverage robust and essential features."
+    "certainly, great question, this matters ever more in today's fast-paced world. "
+    "overall, it plays a crucial role and is, in conclusion, a real game-changer. "
+    "it is a powerful and efficient way to unlock various benefits. "
+    "this cutting-edge approach is designed to leverage robust and essential features."
 )
-PLAIN_LINES = sentences(
-    "Unlike simpler methods, {t} can bring order to the whole problem. "
-    "The idea behind {t} is to keep what belongs together close. "
-    "The work is done once and the result is used many times. "
-    "That can keep {t} quick even when there is a lot to handle. "
-    "Each part has one job and hands its result to the next. "
-    "Small cases do not need it, large ones gain the most. "
-    "People turn to {t} where speed and quality both count. "
-    "There are limits, and they should be known before starting. Used with care, {t} will pay off."
-)
-MENTIONS = ("It relies on {x}.", "Here {x} plays a part.", "A key idea is {x}.", "Think of {x}.")
-PHRASE = "{x} a simple case that everyone knows."
-EXAMPLES = ("For example, think of a library with shelves.", "An analogy: it is like a city map.")
-ASIDES = ("The label is {x}.", "**{x}**", "I would say {x}, given the wording.")
-COMMON_SENSE = {  # what a model knows about labels without being told
-    "positive": "good|great|love|excellent|happy|best|perfect|amazing|nice",
-    "negative": "bad|terrible|hate|broken|slow|worst|awful|poor|disappoint|never|rude",
+USUAL = {  # words that go with a label
     "billing": "charge|invoice|refund|pay|paid|card|price|fee|money|amount|twice|euro|dollar",
     "bug": "crash|error|broken|fail|freez|button|nothing|stop|since|wrong|reload|each time|another",
     "account": "log ?in|sign in|password|mail|profile|get into|delete|factor|address|phone",
     "question": "how do|is there|can two|can i|do you|which plan|what",
 }
-VALUES = (  # key -> what to look for in the text
-    ("date|day|when", r"\d{4}-\d\d-\d\d|\d{1,2}[./ ]\w+[./ ]\d{2,4}"),
+VALUES = (  # a part of a key, and what its values look like
+    ("date", r"\d{1,2} \w+ \d{4}"),
+    ("number", r"\b[A-Z]*-?\d[\w/-]*"),
+    ("total", r"\d[\d.,']*[.,]\d\d\b"),
     ("currency", r"\b[A-Z]{3}\b|[€$£¥]"),
-    ("total|amount|price", r"\d+[.,]\d\d\b(?!.*\d[.,]\d\d\b)|\d+"),
-    ("number", r"\b[\w-]*\d[\d/-]*"),
-    ("", r"[A-Z]\w+(?: [A-Z]\w+)+|\w+"),
+    ("", r"[A-Z]\w+(?: (?:& )?[A-Z][\w.]*)+|\w+"),
 )
-BOUNDS = r"(?:(\d+) ?(?:to|-|–|and) ?)?(\d+)\+? {}"
-MENTION = re.compile(r"\b(?:mention|include|cover):? ([^.!?\n]+)", re.I)
-AVOID = re.compile(r"\bavoid:? ([^.\n]+)", re.I)
-CHOICE = re.compile(
-    r"(?:classif|label|categor|sentiment)[^:\n]*?\b((?:[\w-]+, )*[\w-]+,? or [\w-]+)", re.I
-)
-KEYS = r"\b(?:{}) ((?:\w+, )*\w+(?:,? and \w+)?)"
+CODES = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
+KEYS = re.compile(r"\b(?:keys:?|extract) ((?:\w+, )*\w+(?: and \w+)?)", re.I)
+LABELS = re.compile(r"\bclassify .*? as ((?:[\w-]+, )*[\w-]+ or [\w-]+)", re.I)
 
 
 class World:
@@ -83,8 +73,18 @@ class World:
         return instructions_for(message, rng)
 
     def answer(self, system: str, user: str, rng: Random) -> str:
-        """What the model under test says."""
-        return Model(system, user, rng).reply()
+        """What the model under test says: of many instructions it overlooks more than of few."""
+        rules = sentences(system)
+        chance = max(0.5, 0.97 - 0.015 * len(rules))
+        told = " ".join(rule for rule in rules if rng.random() < chance)
+        if "json" in (system + user).lower():
+            answer = as_json(told, user)
+        elif labels := LABELS.search(user):
+            answer = label(listed(labels[1]), told, user, rng)
+        else:
+            return prose(told, user, rng)
+        bare = re.search(r"\bonly\b|nothing else", told) or rng.random() < 0.2
+        return answer if bare else f"Here it is:\n\n{answer}\n\nAnything else?"
 
     def _generator(self, system: str, user: str, temperature: float) -> Random:
         request = f"{self.seed}\0{system}\0{user}".encode("utf-8", "surrogatepass")
@@ -97,114 +97,72 @@ class World:
         return Random(int.from_bytes(key, "big") + nth)
 
 
-class Model:
-    """One reply of the model under test: it does what it recognises, most of the time."""
-
-    def __init__(self, system: str, user: str, rng: Random) -> None:
-        self.system, self.user, self.rng = system, user, rng
-        self.mentions = MENTION.findall(system)
-        self.phrases = re.findall(r'phrase "([^"]+)"', system)
-        self.avoid = [x.lower() for x in AVOID.findall(system)]
-        # The more is asked at once, the less of it is done: shorter prompts can win.
-        load = len(sentences(system)) + len(self.mentions + self.phrases) / 3
-        self.obedience = max(0.35, 0.97 - 0.015 * max(0.0, load - 4))
-
-    def asks(self, pattern: str) -> bool:
-        return re.search(pattern, self.system, re.I) is not None
-
-    def follows(self) -> bool:
-        """Whether it does what one instruction says, this time."""
-        return self.rng.random() < self.obedience
-
-    def reply(self) -> str:
-        if "json" in (self.system + self.user).lower():
-            return self._json()
-        if choice := CHOICE.search(self.user) or CHOICE.search(self.system):
-            return self._label(re.split(r",? or |, ", choice[1]))
-        return self._prose()
-
-    def _prose(self) -> str:
-        length, most = self._length(), _bounds(self.system, "sentences")
-        shunned = [x for x in self.avoid if self.follows()]
-        chosen: list[str] = []
-        for line in self._lines():
-            if length >= len(line.split()) and not any(x in line.lower() for x in shunned):
-                chosen.append(line[0].upper() + line[1:])
-                length -= len(line.split())
-        return " ".join(chosen[: most[1] if most and self.follows() else None] or ["Yes."])
-
-    def _length(self) -> float:
-        """Words this reply is going to have, roughly; without being told, too many."""
-        told, hinted = _bounds(self.system), _bounds(self.user)
-        if told and self.follows():
-            return self.rng.uniform(max(told[0], told[1] * 0.6), told[1])
-        bounds = told or hinted
-        return (1.35 * bounds[1] if bounds else 165) * self.rng.uniform(0.8, 1.2)
-
-    def _lines(self) -> list[str]:
-        """What there is to say, in order; more than fits."""
-        rng = self.rng
-        question = (sentences(self.user.split(": ")[-1]) or [""])[0]
-        words = re.findall(r"[^\W\d_][\w'-]{2,}", question)
-        topic = " ".join([word for word in words if word.lower() not in STOP][-2:]) or "it"
-        wanted = [rng.choice(MENTIONS).format(x=x) for x in self.mentions if self.follows()]
-        wanted += [PHRASE.format(x=x) for x in self.phrases if self.follows()]
-        if self.asks("example|analogy|for instance") and self.follows() or rng.random() < 0.1:
-            wanted.append(rng.choice(EXAMPLES))
-        rng.shuffle(wanted)
-        lines = [line.format(t=topic) for line in PLAIN_LINES]
-        rng.shuffle(lines)
-        lines = lines[:1] + wanted + lines[1:] * 3
-        if not (self.avoid or self.asks("filler|plain|preamble|main point")) or not self.follows():
-            for line in rng.sample(FILLER, rng.randint(0, 2)):
-                lines.insert(rng.randint(1, 4), line)
-            lines[:0] = rng.sample(OPENINGS, rng.random() < 0.75)
-        return lines
-
-    def _bare(self) -> bool:
-        """Whether the answer comes without words around it."""
-        return self.follows() if self.asks(r"\b(only|just|no prose)\b") else self.rng.random() < 0.3
-
-    def _label(self, labels: Sequence[str]) -> str:
-        """The label that fits the question best; told what labels mean, it errs less."""
-        doubt = 0.3 if self.asks("example|means|care") and self.follows() else 1.0
-
-        def fit(label: str) -> float:
-            known = COMMON_SENSE.get(label.lower(), re.escape(label))
-            return len(re.findall(known, self.user, re.I)) + self.rng.gauss(0, doubt)
-
-        best = max(labels, key=fit)
-        return best if self._bare() else self.rng.choice(ASIDES).format(x=best)
-
-    def _json(self) -> str:
-        told = re.search(KEYS.format("keys"), self.system, re.I)
-        hinted = re.search(KEYS.format("keys|extract"), self.user, re.I)
-        keys = re.split(r",? and |, ", found[1]) if (found := told or hinted) else ["answer"]
-        odds = 0.95 if told else 0.4  # of a key by its right name
-        named = (key if self.rng.random() < odds else f"{key}_value" for key in keys)
-        reply = json.dumps({name: self._value(name) for name in named})
-        return reply if self._bare() else f"Here it is:\n\n```json\n{reply}\n```\nAnything else?"
-
-    def _value(self, key: str) -> str | float:
-        sought = next(value for name, value in VALUES if re.search(name, key))
-        found = re.search(sought, self.user.split("\n\n")[-1])
-        value = found[0] if found else ""
-        return float(value) if re.fullmatch(r"\d+(\.\d\d)?", value) else value
+def listed(text: str) -> list[str]:
+    return re.split(", | and | or ", text)
 
 
-def _bounds(text: str, unit: str = "words") -> tuple[int, int] | None:
-    """The least and the most that a text asks for: 'under 20 words' -> (10, 20)."""
-    found = re.search(BOUNDS.format(unit), text, re.I)
-    return (int(found[1] or int(found[2]) // 2), int(found[2])) if found else None
+def is_explained(name: str, told: str) -> bool:
+    return f"{name} means" in told or "Answer:" in told
+
+
+def prose(told: str, user: str, rng: Random) -> str:
+    """Says more than enough, with filler in it, but for what it is told."""
+    topic = " ".join(re.findall(r"\w{3,}", sentences(f"{user}.")[0])[-2:]) or "it"
+    plain = [line.format(t=topic) for line in rng.sample(PLAIN, len(PLAIN))]
+    wanted = re.findall(r"Mention ([^.]+)\.", told) + ["for example"] * ("example" in told)
+    rng.shuffle(wanted)
+    for place, phrase in enumerate(wanted, 1):
+        plain[place % len(plain)] = f"{phrase}: {plain[place % len(plain)]}"
+    if "filler" not in told:
+        for line in rng.sample(FILLER, rng.randint(1, len(FILLER))):
+            plain.insert(rng.randint(0, 4), line)
+    avoided = [phrase.lower() for phrase in re.findall(r"Avoid ([^.]+)\.", told)]
+    left, said = at_most("words", told, rng), list[str]()
+    for line in plain[: at_most("sentences", told, rng)]:
+        if left >= len(line.split()) and not any(phrase in line.lower() for phrase in avoided):
+            said.append(line[0].upper() + line[1:])
+            left -= len(line.split())
+    return " ".join(said) or "Yes."
+
+
+def at_most(unit: str, told: str, rng: Random) -> int:
+    """How many words or sentences to write: 'Write 60-120 words.' -> 90."""
+    found = re.search(rf"(?:(\d+)-)?(\d+) {unit}", told)
+    return rng.randint(int(found[1] or found[2]), int(found[2])) if found else 999
+
+
+def label(labels: Sequence[str], told: str, user: str, rng: Random) -> str:
+    """The one whose usual words stand in the question; of those that are explained it is surer."""
+
+    def fit(name: str) -> float:
+        usual = re.findall(USUAL.get(name, re.escape(name)), user, re.I)
+        return len(usual) + rng.gauss(0, 0.3 if is_explained(name, told) else 1.2)
+
+    return max(labels, key=fit)
+
+
+def as_json(told: str, user: str) -> str:
+    """What looks most like each key's value; it is in the right form where that is explained."""
+    named, text = KEYS.search(told), user.split("\n\n")[-1]
+    keys = named or KEYS.search(user)
+    values: dict[str, str | float] = {}
+    for key in listed(keys[1]) if keys else ["answer"]:
+        pattern = next(pattern for name, pattern in VALUES if name in key)
+        value = max(reversed(re.findall(pattern, text)), key=len, default="")
+        values[key if named else key.title()] = value
+        if is_explained(key, told):
+            money = re.fullmatch(VALUES[2][1], value)
+            values[key] = int(re.sub(r"\D", "", value)) / 100 if money else CODES.get(value, value)
+    return json.dumps(values, ensure_ascii=False)
 
 
 def judge(message: str, rng: Random) -> str:
     """A verdict as JSON; it likes answers with an example, no filler and a fair length."""
-    said = ([block[2] for block in FENCED.finditer(message)] or [message])[-1].lower()
+    said = [block["text"] for block in FENCED.finditer(message)][-1].lower()
     found = {
-        "no example": not re.search("example|analogy|imagine", said),
-        "filler": any(line.lower() in said for line in (*OPENINGS, *FILLER)),
-        "a poor length": not 15 <= len(said.split()) <= 160,
+        "no example": "example" not in said,
+        "filler": any(line[1:] in said for line in FILLER),
+        "too long": len(said.split()) > 120,
     }
     score = min(10.0, max(0.0, 9.0 - 2.2 * sum(found.values()) + rng.gauss(0, 0.5)))
     reason = ", ".join(fault for fault, there in found.items() if there) or "nothing to add"
