@@ -14,37 +14,31 @@ FENCE = r"^(?P<fence>`{3,}|~{3,}).*\n(?P<text>(?:(?!(?P=fence)).*\n)*?)(?P=fence
 FENCED = re.compile(FENCE, re.M)
 ATTEMPT = re.compile(rf"^(?P<name>Prompt.*\W)?score (?P<score>\d+\.\d+).*\n{FENCE}", re.M)
 STRATEGY = re.compile(r"^(refine|combine|simplify|explore)\b", re.I | re.M)
-LISTED = re.compile(r"^- (\w+): (.+?)(?: \(weight .*)?$", re.M)
-PATTERN = re.compile(r"\\\w|/\w*$|[^\w' -]")  # what stands around the words of a pattern
-ADVICE = {  # what a criterion suggests
-    "words": "Write {one} words.",
-    "sentences": "Write {one} sentences.",
-    "mentions": "Mention {one}.",
-    "matches": "Mention {one}.",
-    "avoids": "Avoid {one}.",
-    "json": "Reply with JSON with the keys {text}.",
-    **dict.fromkeys(("equals", "similar", "judge", "python"), "Reply with only the answer."),
-}
+CRITERION = re.compile(
+    r"^- (words|sentences|mentions|matches|avoids|json): (.+) \(weight .*\)$", re.M
+)
+AROUND = re.compile(r"\\\w|/\w*$|[^\w' -]")  # the words of a pattern
+ADVICE = {"words": "Write {} words.", "sentences": "Write {} sentences.", "avoids": "Avoid {}."}
 
 
 def sentences(text: str) -> list[str]:
     return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
 
 
-RARELY_HELP = sentences(
+COMMON = sentences(
     "Give one concrete example. Use plain words and no filler. Start with the main point. "
     "Be thorough and comprehensive. You are a world-class expert. Be friendly and warm. "
-    "Think step by step. Take your time. Write for a general reader. Stay factual."
+    "Think step by step. Reply with only the answer. Take your time. Stay factual."
 )
 
 
 def instructions_for(message: str, rng: Random) -> list[str]:
-    """Sentences to build prompts from: what goal and criteria suggest, and what one often reads."""
-    found = list(RARELY_HELP)
-    for name, text in LISTED.findall(message.partition("\n```")[0]):
+    """Sentences to build prompts from: common ones, and what each criterion suggests."""
+    found = list(COMMON)
+    for kind, text in CRITERION.findall(message):
         for group in text.split(","):
-            one = " ".join(PATTERN.sub(" ", rng.choice(group.split("|"))).split())
-            found.append(ADVICE.get(name, name + " means {text}.").format(one=one, text=text))
+            words = AROUND.sub(" ", rng.choice(group.split("|"))).split()
+            found.append(ADVICE.get(kind, "Mention {}.").format(" ".join(words)))
     return list(dict.fromkeys(found))
 
 

@@ -24,8 +24,7 @@ PLAIN = sentences(
     "each part has one job and hands its result to the next. "
     "small cases do not need it, large ones gain the most. "
     "people turn to {t} where speed and quality both count. "
-    "there are limits, and they should be known before starting. "
-    "what comes in is put in its place at once. used with care, {t} will pay off in the end."
+    "there are limits, and they should be known before starting."
 )
 FILLER = sentences(
     "certainly, great question, this matters ever more in today's fast-paced world. "
@@ -33,22 +32,19 @@ FILLER = sentences(
     "it is a powerful and efficient way to unlock various benefits. "
     "this cutting-edge approach is designed to leverage robust and essential features."
 )
-USUAL = {  # words that go with a label
-    "billing": "charge|invoice|refund|pay|paid|card|price|fee|money|amount|twice|euro|dollar",
-    "bug": "crash|error|broken|fail|freez|button|nothing|stop|since|wrong|reload|each time|another",
+KNOWN = {  # words that go with a label, or what the value of a key looks like
+    "billing": "charge|refund|pay|paid|card|price|fee|money|amount|twice|euro|dollar",
+    "bug": "crash|error|broken|fail|button|nothing|stop|since|wrong|reload|each time|another",
     "account": "log ?in|sign in|password|mail|profile|get into|delete|factor|address|phone",
     "question": "how do|is there|can two|can i|do you|which plan|what",
+    "number": r"\b[A-Z]*-?\d[\w/-]*",
+    "date": r"\d{1,2} \w+ \d{4}",
+    "total": r"\d+[.]\d\d\b",
+    "currency": r"\b[A-Z]{3}\b",
 }
-VALUES = (  # a part of a key, and what its values look like
-    ("date", r"\d{1,2} \w+ \d{4}"),
-    ("number", r"\b[A-Z]*-?\d[\w/-]*"),
-    ("total", r"\d[\d.,']*[.,]\d\d\b"),
-    ("currency", r"\b[A-Z]{3}\b|[€$£¥]"),
-    ("", r"[A-Z]\w+(?: (?:& )?[A-Z][\w.]*)+|\w+"),
-)
-CODES = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
-KEYS = re.compile(r"\b(?:keys:?|extract) ((?:\w+, )*\w+(?: and \w+)?)", re.I)
 LABELS = re.compile(r"\bclassify .*? as ((?:[\w-]+, )*[\w-]+ or [\w-]+)", re.I)
+KEYS = re.compile(r"\b(?:keys:?|extract) ((?:\w+, )*\w+(?: and \w+)?)", re.I)
+NAMES = re.compile("[A-Z]\\w+(?: (?:& )?[A-Z][\\w.]*)+|\\w+")
 
 
 class World:
@@ -78,9 +74,9 @@ class World:
         chance = max(0.5, 0.97 - 0.015 * len(rules))
         told = " ".join(rule for rule in rules if rng.random() < chance)
         if "json" in (system + user).lower():
-            answer = as_json(told, user)
+            answer = as_json(told, user, rng)
         elif labels := LABELS.search(user):
-            answer = label(listed(labels[1]), told, user, rng)
+            answer = label(labels[1], told, user, rng)
         else:
             return prose(told, user, rng)
         bare = re.search(r"\bonly\b|nothing else", told) or rng.random() < 0.2
@@ -97,73 +93,49 @@ class World:
         return Random(int.from_bytes(key, "big") + nth)
 
 
-def listed(text: str) -> list[str]:
-    return re.split(", | and | or ", text)
-
-
-def is_explained(name: str, told: str) -> bool:
-    return f"{name} means" in told or "Answer:" in told
-
-
 def prose(told: str, user: str, rng: Random) -> str:
-    """Says more than enough, with filler in it, but for what it is told."""
+    """Says what it is told to mention, in plain sentences and, unless told better, in others."""
     topic = " ".join(re.findall(r"\w{3,}", sentences(f"{user}.")[0])[-2:]) or "it"
-    plain = [line.format(t=topic) for line in rng.sample(PLAIN, len(PLAIN))]
-    wanted = re.findall(r"Mention ([^.]+)\.", told) + ["for example"] * ("example" in told)
-    rng.shuffle(wanted)
-    for place, phrase in enumerate(wanted, 1):
-        plain[place % len(plain)] = f"{phrase}: {plain[place % len(plain)]}"
+    lines = [line.format(t=topic) for line in rng.sample(PLAIN, len(PLAIN))]
+    phrases = re.findall(r"Mention ([^.]+)\.", told) + ["for example"] * ("example" in told)
+    for place, phrase in enumerate(rng.sample(phrases, len(phrases)), 1):
+        lines[place % len(lines)] = f"{phrase}: {lines[place % len(lines)]}"
     if "filler" not in told:
         for line in rng.sample(FILLER, rng.randint(1, len(FILLER))):
-            plain.insert(rng.randint(0, 4), line)
+            lines.insert(rng.randint(0, 4), line)
     avoided = [phrase.lower() for phrase in re.findall(r"Avoid ([^.]+)\.", told)]
-    left, said = at_most("words", told, rng), list[str]()
-    for line in plain[: at_most("sentences", told, rng)]:
-        if left >= len(line.split()) and not any(phrase in line.lower() for phrase in avoided):
-            said.append(line[0].upper() + line[1:])
-            left -= len(line.split())
-    return " ".join(said) or "Yes."
+    lines = [line for line in lines if not any(phrase in line.lower() for phrase in avoided)]
+    most = re.search(r"(\d+) sentences", told)
+    text = " ".join(line[0].upper() + line[1:] for line in lines[: int(most[1]) if most else None])
+    most = re.search(r"(\d+) words", told)
+    return " ".join(text.split()[: int(most[1]) if most else None]) or "Yes."
 
 
-def at_most(unit: str, told: str, rng: Random) -> int:
-    """How many words or sentences to write: 'Write 60-120 words.' -> 90."""
-    found = re.search(rf"(?:(\d+)-)?(\d+) {unit}", told)
-    return rng.randint(int(found[1] or found[2]), int(found[2])) if found else 999
-
-
-def label(labels: Sequence[str], told: str, user: str, rng: Random) -> str:
-    """The one whose usual words stand in the question; of those that are explained it is surer."""
+def label(labels: str, told: str, user: str, rng: Random) -> str:
+    """The one whose words stand in the question; it errs less with examples, or step by step."""
+    doubt = 0.4 if re.search("Answer:|step by step", told) else 1.2
 
     def fit(name: str) -> float:
-        usual = re.findall(USUAL.get(name, re.escape(name)), user, re.I)
-        return len(usual) + rng.gauss(0, 0.3 if is_explained(name, told) else 1.2)
+        return len(re.findall(KNOWN.get(name, name), user, re.I)) + rng.gauss(0, doubt)
 
-    return max(labels, key=fit)
+    return max(re.split(", | or ", labels), key=fit)
 
 
-def as_json(told: str, user: str) -> str:
-    """What looks most like each key's value; it is in the right form where that is explained."""
-    named, text = KEYS.search(told), user.split("\n\n")[-1]
-    keys = named or KEYS.search(user)
+def as_json(told: str, user: str, rng: Random) -> str:
+    """What looks most like the value of each key, under its own name where that is told."""
+    keys, text = KEYS.search(f"{user} {told}"), user.split("\n\n")[-1]
     values: dict[str, str | float] = {}
-    for key in listed(keys[1]) if keys else ["answer"]:
-        pattern = next(pattern for name, pattern in VALUES if name in key)
-        value = max(reversed(re.findall(pattern, text)), key=len, default="")
-        values[key if named else key.title()] = value
-        if is_explained(key, told):
-            money = re.fullmatch(VALUES[2][1], value)
-            values[key] = int(re.sub(r"\D", "", value)) / 100 if money else CODES.get(value, value)
+    for key in re.split(", | and ", keys[1] if keys else "answer"):
+        name = key if key in told or rng.random() < 0.3 else key.title()
+        found = max(reversed(re.findall(KNOWN.get(key, NAMES), text)), key=len, default="")
+        values[name] = float(found) if re.fullmatch(r"\d+\.\d\d", found) else found
     return json.dumps(values, ensure_ascii=False)
 
 
 def judge(message: str, rng: Random) -> str:
-    """A verdict as JSON; it likes answers with an example, no filler and a fair length."""
+    """A verdict as JSON; it likes answers with an example and without filler."""
     said = [block["text"] for block in FENCED.finditer(message)][-1].lower()
-    found = {
-        "no example": "example" not in said,
-        "filler": any(line[1:] in said for line in FILLER),
-        "too long": len(said.split()) > 120,
-    }
-    score = min(10.0, max(0.0, 9.0 - 2.2 * sum(found.values()) + rng.gauss(0, 0.5)))
-    reason = ", ".join(fault for fault, there in found.items() if there) or "nothing to add"
-    return json.dumps({"reason": reason, "score": round(score, 1)})
+    faults = ["no example"] * ("example" not in said)
+    faults += ["filler"] * any(line[1:] in said for line in FILLER)
+    score = min(10.0, max(0.0, 9 - 2.5 * len(faults) + rng.gauss(0, 0.5)))
+    return json.dumps({"reason": ", ".join(faults) or "nothing to add", "score": round(score, 1)})

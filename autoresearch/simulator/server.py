@@ -13,6 +13,12 @@ from typing import Any, NamedTuple
 from autoresearch.simulator import MODEL
 from autoresearch.simulator.model import World
 
+ABOUT = {
+    "name": "simulated: no real model",
+    "owned_by": "simulated",
+    "pricing": {"prompt": "0.0000002", "completion": "0.0000006"},  # USD per token
+}
+
 
 class Reply(NamedTuple):
     status: int
@@ -79,7 +85,7 @@ class Simulator(ThreadingTCPServer):
     def respond(self, request: Connection) -> Reply:
         route = request.command, request.path.partition("?")[0]
         if route == ("GET", "/v1/models"):
-            return Reply(200, {"data": [listed(name) for name in self.models]})
+            return Reply(200, {"data": [{"id": name, **ABOUT} for name in self.models]})
         if route != ("POST", "/v1/chat/completions"):
             return Reply(404, {"detail": "Not Found"})
         try:
@@ -93,22 +99,22 @@ class Simulator(ThreadingTCPServer):
         said = {"system": "", "user": ""}
         for message in asked["messages"]:
             said[message["role"]] += message["content"]
-        text = self.world.complete(*said.values(), asked.get("temperature", 1.0))
-        return Reply(200, completion(asked["model"], "".join(said.values()), text))
+        text = self.world.complete(said["system"], said["user"], asked.get("temperature", 1.0))
+        message = {"role": "assistant", "content": text}
+        return Reply(
+            200,
+            {
+                "id": "chatcmpl-simulated",
+                "model": asked["model"],
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": {
+                    "prompt_tokens": tokens(said["system"] + said["user"]),
+                    "completion_tokens": tokens(text),
+                },
+            },
+        )
 
 
-def listed(model: str) -> dict[str, Any]:
-    price = {"prompt": "0.0000002", "completion": "0.0000006"}  # USD per token
-    name = {"id": model, "name": "simulated: no real model", "owned_by": "simulated"}
-    return {**name, "pricing": price}
-
-
-def completion(model: str, asked: str, text: str) -> dict[str, Any]:
-    read, said = (len(asked) + 3) // 4, (len(text) + 3) // 4  # tokens, about
-    message = {"role": "assistant", "content": text}
-    return {
-        "id": "chatcmpl-simulated",
-        "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said},
-    }
+def tokens(text: str) -> int:
+    """How many there are in a text, about."""
+    return (len(text) + 3) // 4
