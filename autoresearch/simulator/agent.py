@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from random import Random
 from statistics import fmean
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 # A fence ends at the first line that begins like it.
 FENCE = r"^(?P<fence>`{3,}|~{3,}).*\n(?P<text>(?:(?!(?P=fence)).*\n)*?)(?P=fence).*$"
 FENCED = re.compile(FENCE, re.M)
 ATTEMPT = re.compile(rf"^(?P<name>Prompt.*\W)?score (?P<score>\d+\.\d+).*\n{FENCE}", re.M)
 STRATEGY = re.compile(r"^(refine|combine|simplify|explore)\b", re.I | re.M)
-CRITERION = re.compile(
-    r"^- (words|sentences|mentions|matches|avoids|json): (.+) \(weight .*\)$", re.M
-)
-AROUND = re.compile(r"\\\w|/\w*$|[^\w' -]")  # the words of a pattern
+CRITERION = re.compile(r"^- (words|sentences|mentions|matches|avoids|json): (.+) \(weight", re.M)
 ADVICE = {"words": "Write {} words.", "sentences": "Write {} sentences.", "avoids": "Avoid {}."}
+AROUND = re.compile(r"\\\w|/\w*$|[^\w' -]")  # the words of a pattern
 
 
 def sentences(text: str) -> list[str]:
-    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
+    return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]
 
 
 COMMON = sentences(
@@ -39,7 +36,7 @@ def instructions_for(message: str, rng: Random) -> list[str]:
         for group in text.split(","):
             words = AROUND.sub(" ", rng.choice(group.split("|"))).split()
             found.append(ADVICE.get(kind, "Mention {}.").format(" ".join(words)))
-    return list(dict.fromkeys(found))
+    return found
 
 
 def read_history(message: str) -> list[tuple[float, str]]:
@@ -55,36 +52,54 @@ class Agent:
     """One proposal in the making: sentences are added, dropped and exchanged."""
 
     def __init__(self, message: str, vocabulary: Sequence[str], rng: Random) -> None:
-        self.rng, self.vocabulary = rng, list(vocabulary)
+        self.rng, self.vocabulary = rng, vocabulary
         self.shown = read_history(message)
         outside = FENCED.sub("", message)
-        reasons = " ".join(line for line in outside.splitlines() if "missed:" in line)
-        # 'Mention cats.' answers the reason 'missing: cats', as its second word shows.
-        self.missed = [x for x in self.vocabulary if x.split()[1].strip(".") in reasons]
-        self.strategy = ["refine", *STRATEGY.findall(outside)][-1].lower()
         self.leads = "the leader" in outside
+        self.strategy = ["refine", *STRATEGY.findall(outside)][-1].lower()
+        reasons = " ".join(re.findall(".*missed:.*", outside))
+        # 'Mention cats.' answers the reason 'missing: cats', as its second word shows.
+        self.missed = [x for x in vocabulary if x.split()[1].strip(".") in reasons]
 
     def propose(self) -> str:
-        before = list[str]()
+        before, after = list[str](), list[str]()
         if self.shown:
             leader = self.leads and self.rng.random() < 0.85  # else another that is shown
             before = sentences(self.shown[-1][1]) if leader else self._parent()
-            after = getattr(self, f"_{self.strategy}")(list(before))
+            after = list(dict.fromkeys(self._edited(list(before))))
         else:
-            after = self._any(1, 5)
-        after = list(dict.fromkeys(after)) or [self.rng.choice(self.vocabulary)]
-        thought = [f"without '{part}'" for part in before if part not in after]
-        thought += [f"with '{part}'" for part in after if part not in before]
-        return f"THOUGHT: {self.strategy}: {', '.join(thought)}\nPROMPT: {' '.join(after)}"
+            after = self._untried(5)
+        after = after or [self.rng.choice(self.vocabulary)]
+        changes = [f"without '{part}'" for part in before if part not in after]
+        changes += [f"with '{part}'" for part in after if part not in before]
+        return f"THOUGHT: {self.strategy}: {', '.join(changes)}\nPROMPT: {' '.join(after)}"
 
-    def _any(self, least: int, most: int, besides: Collection[str] = ()) -> list[str]:
-        pool = [line for line in self.vocabulary if line not in besides]
-        return self.rng.sample(pool, min(self.rng.randint(least, most), len(pool)))
+    def _edited(self, parts: list[str]) -> list[str]:
+        if self.strategy == "combine":
+            both = dict.fromkeys([*parts, *self._parent()])
+            return [part for part in both if self.rng.random() < (0.9 if part in parts else 0.5)]
+        if self.strategy == "simplify":
+            gone = [self._weakest(parts) for _ in range(self.rng.randint(1, 2)) if parts]
+            return [part for part in parts if part not in gone]
+        if self.strategy == "explore":
+            return [part for part in parts if self.rng.random() < 0.3] + self._untried(4)
+        # In a long prompt a single edit would hardly show.
+        for _ in range(self.rng.choice((1, 1, 2, 3)) + (len(parts) > 12)):
+            edit = self.rng.choices(("add", "drop", "exchange"), (5, 2, 3))[0]
+            if edit != "add" and parts:
+                parts.remove(self._weakest(parts))
+            if edit != "drop" or not parts:
+                parts.insert(self.rng.randint(0, len(parts)), self._new(parts))
+        return parts
+
+    def _untried(self, most: int) -> list[str]:
+        known = {part for _, prompt in self.shown for part in sentences(prompt)}
+        pool = [line for line in self.vocabulary if line not in known]
+        return self.rng.sample(pool, min(self.rng.randint(1, most), len(pool)))
 
     def _parent(self) -> list[str]:
         """The sentences of a prompt shown; e times as likely per 0.4 points of its score."""
-        best = max(score for score, _ in self.shown)
-        weights = [math.exp((score - best) / 0.4) for score, _ in self.shown]
+        weights = [math.exp(score / 0.4) for score, _ in self.shown]
         return sentences(self.rng.choices(self.shown, weights)[0][1])
 
     def _new(self, parts: Sequence[str]) -> str:
@@ -95,31 +110,6 @@ class Agent:
 
     def _weakest(self, parts: Sequence[str]) -> str:
         """Of two sentences the one found in the worse prompts: what the scores shown can tell."""
-
-        def standing(part: str) -> float:
-            return fmean([score for score, prompt in self.shown if part in prompt] or [0.0])
-
-        return min(self.rng.choices(parts, k=2), key=standing)
-
-    def _refine(self, parts: list[str]) -> list[str]:
-        # In a long prompt a single edit would hardly show.
-        for _ in range(self.rng.choice((1, 1, 2, 3)) + (len(parts) > 12)):
-            edit = self.rng.choices(("add", "drop", "exchange"), (5, 2, 3))[0]
-            if edit != "add" and parts:
-                parts.remove(self._weakest(parts))
-            if edit != "drop" or not parts:
-                parts.insert(self.rng.randint(0, len(parts)), self._new(parts))
-        return parts
-
-    def _combine(self, parts: list[str]) -> list[str]:
-        both = dict.fromkeys([*parts, *self._parent()])
-        return [part for part in both if self.rng.random() < (0.9 if part in parts else 0.5)]
-
-    def _simplify(self, parts: list[str]) -> list[str]:
-        gone = [self._weakest(parts) for _ in range(self.rng.randint(1, 2)) if parts]
-        return [part for part in parts if part not in gone]
-
-    def _explore(self, parts: list[str]) -> list[str]:
-        known = {part for _, prompt in self.shown for part in sentences(prompt)}
-        kept = [part for part in parts if self.rng.random() < 0.3]
-        return kept + self._any(1, 4, besides=known)
+        drawn = self.rng.choices(parts, k=2)
+        found = {part: [score for score, prompt in self.shown if part in prompt] for part in drawn}
+        return min(found, key=lambda part: fmean(found[part] or [0.0]))

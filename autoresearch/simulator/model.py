@@ -17,20 +17,17 @@ from random import Random
 from autoresearch.simulator.agent import FENCED, Agent, instructions_for, sentences
 
 PLAIN = sentences(
-    "unlike simpler methods, {t} can bring order to the whole problem. "
-    "the idea behind {t} is to keep what belongs together close. "
-    "the work is done once and the result is used many times. "
-    "that can keep {t} quick even when there is a lot to handle. "
-    "each part has one job and hands its result to the next. "
-    "small cases do not need it, large ones gain the most. "
-    "people turn to {t} where speed and quality both count. "
-    "there are limits, and they should be known before starting."
+    "unlike simpler methods, {t} can bring order to the whole problem. the idea behind {t} is to "
+    "keep what belongs together close. the work is done once and the result is used many times. "
+    "that can keep {t} quick even when there is a lot to handle. each part has one job and hands "
+    "its result to the next. small cases do not need it, large ones gain the most. people turn to "
+    "{t} where speed and quality both count. there are limits, and they should be known at once."
 )
 FILLER = sentences(
-    "certainly, great question, this matters ever more in today's fast-paced world. "
-    "overall, it plays a crucial role and is, in conclusion, a real game-changer. "
-    "it is a powerful and efficient way to unlock various benefits. "
-    "this cutting-edge approach is designed to leverage robust and essential features."
+    "certainly, great question, this matters ever more in today's fast-paced world. overall, it "
+    "plays a crucial role and is, in conclusion, a real game-changer. it is a powerful and "
+    "efficient way to unlock various benefits. this cutting-edge approach is designed to leverage "
+    "robust and essential features."
 )
 KNOWN = {  # words that go with a label, or what the value of a key looks like
     "billing": "charge|refund|pay|paid|card|price|fee|money|amount|twice|euro|dollar",
@@ -38,13 +35,11 @@ KNOWN = {  # words that go with a label, or what the value of a key looks like
     "account": "log ?in|sign in|password|mail|profile|get into|delete|factor|address|phone",
     "question": "how do|is there|can two|can i|do you|which plan|what",
     "number": r"\b[A-Z]*-?\d[\w/-]*",
-    "date": r"\d{1,2} \w+ \d{4}",
     "total": r"\d+[.]\d\d\b",
     "currency": r"\b[A-Z]{3}\b",
 }
-LABELS = re.compile(r"\bclassify .*? as ((?:[\w-]+, )*[\w-]+ or [\w-]+)", re.I)
-KEYS = re.compile(r"\b(?:keys:?|extract) ((?:\w+, )*\w+(?: and \w+)?)", re.I)
-NAMES = re.compile("[A-Z]\\w+(?: (?:& )?[A-Z][\\w.]*)+|\\w+")
+NAME = r"[A-Z]\w+(?: (?:& )?[A-Z][\w.]*)+"
+ASKED = re.compile(r"(?:classify .*? as|extract) ((?:[\w-]+, )*[\w-]+ (?:or|and) [\w-]+)", re.I)
 
 
 class World:
@@ -73,23 +68,20 @@ class World:
         rules = sentences(system)
         chance = max(0.5, 0.97 - 0.015 * len(rules))
         told = " ".join(rule for rule in rules if rng.random() < chance)
-        if "json" in (system + user).lower():
-            answer = as_json(told, user, rng)
-        elif labels := LABELS.search(user):
-            answer = label(labels[1], told, user, rng)
-        else:
+        asked = ASKED.search(user)
+        if asked is None:
             return prose(told, user, rng)
+        kind = as_json if "json" in user.lower() else label
+        answer = kind(re.split(", | and | or ", asked[1]), told, user, rng)
         bare = re.search(r"\bonly\b|nothing else", told) or rng.random() < 0.2
         return answer if bare else f"Here it is:\n\n{answer}\n\nAnything else?"
 
     def _generator(self, system: str, user: str, temperature: float) -> Random:
         request = f"{self.seed}\0{system}\0{user}".encode("utf-8", "surrogatepass")
         key = blake2b(request, digest_size=8).digest()
-        nth = 0
-        if temperature > 0:
-            with self._lock:
-                self._seen[key] += 1
-                nth = self._seen[key]
+        with self._lock:
+            self._seen[key] += 1
+            nth = self._seen[key] if temperature > 0 else 0
         return Random(int.from_bytes(key, "big") + nth)
 
 
@@ -105,30 +97,26 @@ def prose(told: str, user: str, rng: Random) -> str:
             lines.insert(rng.randint(0, 4), line)
     avoided = [phrase.lower() for phrase in re.findall(r"Avoid ([^.]+)\.", told)]
     lines = [line for line in lines if not any(phrase in line.lower() for phrase in avoided)]
-    most = re.search(r"(\d+) sentences", told)
-    text = " ".join(line[0].upper() + line[1:] for line in lines[: int(most[1]) if most else None])
-    most = re.search(r"(\d+) words", told)
-    return " ".join(text.split()[: int(most[1]) if most else None]) or "Yes."
+    most = {unit: int(number) for number, unit in re.findall(r"(\d+) (words|sentences)", told)}
+    text = " ".join(line[0].upper() + line[1:] for line in lines[: most.get("sentences")])
+    return " ".join(text.split()[: most.get("words")]) or "Yes."
 
 
-def label(labels: str, told: str, user: str, rng: Random) -> str:
+def label(names: Sequence[str], told: str, user: str, rng: Random) -> str:
     """The one whose words stand in the question; it errs less with examples, or step by step."""
     doubt = 0.4 if re.search("Answer:|step by step", told) else 1.2
-
-    def fit(name: str) -> float:
-        return len(re.findall(KNOWN.get(name, name), user, re.I)) + rng.gauss(0, doubt)
-
-    return max(re.split(", | or ", labels), key=fit)
+    found = {name: len(re.findall(KNOWN.get(name, name), user, re.I)) for name in names}
+    return max(names, key=lambda name: found[name] + rng.gauss(0, doubt))
 
 
-def as_json(told: str, user: str, rng: Random) -> str:
-    """What looks most like the value of each key, under its own name where that is told."""
-    keys, text = KEYS.search(f"{user} {told}"), user.split("\n\n")[-1]
+def as_json(names: Sequence[str], told: str, user: str, rng: Random) -> str:
+    """What looks most like the value of each name, which is a key as it stands where it is told."""
     values: dict[str, str | float] = {}
-    for key in re.split(", | and ", keys[1] if keys else "answer"):
-        name = key if key in told or rng.random() < 0.3 else key.title()
-        found = max(reversed(re.findall(KNOWN.get(key, NAMES), text)), key=len, default="")
-        values[name] = float(found) if re.fullmatch(r"\d+\.\d\d", found) else found
+    for name in names:
+        found = re.findall(KNOWN.get(name, NAME), user.split("\n\n")[-1])
+        value = max(reversed(found), key=len, default="")
+        key = name if name in told or rng.random() < 0.3 else name.title()
+        values[key] = float(value) if re.fullmatch(r"\d+\.\d\d", value) else value
     return json.dumps(values, ensure_ascii=False)
 
 

@@ -13,11 +13,8 @@ from typing import Any, NamedTuple
 from autoresearch.simulator import MODEL
 from autoresearch.simulator.model import World
 
-ABOUT = {
-    "name": "simulated: no real model",
-    "owned_by": "simulated",
-    "pricing": {"prompt": "0.0000002", "completion": "0.0000006"},  # USD per token
-}
+PRICE = {"prompt": "0.0000002", "completion": "0.0000006"}  # USD per token
+ABOUT = {"name": "simulated: no real model", "owned_by": "simulated", "pricing": PRICE}
 
 
 class Reply(NamedTuple):
@@ -100,21 +97,8 @@ class Simulator(ThreadingTCPServer):
         for message in asked["messages"]:
             said[message["role"]] += message["content"]
         text = self.world.complete(said["system"], said["user"], asked.get("temperature", 1.0))
-        message = {"role": "assistant", "content": text}
-        return Reply(
-            200,
-            {
-                "id": "chatcmpl-simulated",
-                "model": asked["model"],
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {
-                    "prompt_tokens": tokens(said["system"] + said["user"]),
-                    "completion_tokens": tokens(text),
-                },
-            },
-        )
-
-
-def tokens(text: str) -> int:
-    """How many there are in a text, about."""
-    return (len(text) + 3) // 4
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        read, written = len(said["system"] + said["user"]) // 4 + 1, len(text) // 4 + 1
+        usage = {"prompt_tokens": read, "completion_tokens": written}  # about
+        answer = {"id": "chatcmpl-simulated", "model": asked["model"], "usage": usage}
+        return Reply(200, {**answer, "choices": [choice]})
