@@ -1,4 +1,4 @@
-"""Serves the simulated model: `python -m autoresearch.simulator --port 8100`."""
+"""Serves a simulated model on 127.0.0.1, for trying things out: no real model answers here."""
 
 import argparse
 import threading
@@ -7,10 +7,7 @@ from contextlib import suppress
 from autoresearch.simulator import MODEL
 from autoresearch.simulator.server import Simulator
 
-parser = argparse.ArgumentParser(
-    prog="python -m autoresearch.simulator",
-    description="An API on 127.0.0.1 with a simulated model: no real model answers here.",
-)
+parser = argparse.ArgumentParser("python -m autoresearch.simulator", description=__doc__)
 parser.add_argument("--port", type=int, default=0, help="0 picks a free one (default)")
 port = parser.parse_args().port
 try:

@@ -11,7 +11,7 @@ from statistics import fmean
 # A fence ends at the first line that begins like it.
 FENCE = r"^(?P<fence>`{3,}|~{3,}).*\n(?P<text>(?:(?!(?P=fence)).*\n)*?)(?P=fence).*$"
 FENCED = re.compile(FENCE, re.M)
-ATTEMPT = re.compile(rf"^(?P<name>Prompt.*\W)?score (?P<score>\d+\.\d+).*\n{FENCE}", re.M)
+ATTEMPT = re.compile(rf"^(?P<name>(?:Prompt.*\W)?)score (?P<score>\d+\.\d+).*\n{FENCE}", re.M)
 STRATEGY = re.compile(r"^(refine|combine|simplify|explore)\b", re.I | re.M)
 CRITERION = re.compile(r"^- (words|sentences|mentions|matches|avoids|json): (.+) \(weight", re.M)
 ADVICE = {"words": "Write {} words.", "sentences": "Write {} sentences.", "avoids": "Avoid {}."}
@@ -44,7 +44,7 @@ def read_history(message: str) -> list[tuple[float, str]]:
     shown = []
     for hit in ATTEMPT.finditer(message):
         prompt = hit["text"].strip().replace("(no system prompt)", "")
-        shown.append(("leader" in (hit["name"] or ""), float(hit["score"]), prompt))
+        shown.append(("leader" in hit["name"], float(hit["score"]), prompt))
     return [(score, prompt) for _, score, prompt in sorted(shown)]
 
 
@@ -62,14 +62,12 @@ class Agent:
         self.missed = [x for x in vocabulary if x.split()[1].strip(".") in reasons]
 
     def propose(self) -> str:
-        before, after = list[str](), list[str]()
+        before = list[str]()
         if self.shown:
             leader = self.leads and self.rng.random() < 0.85  # else another that is shown
             before = sentences(self.shown[-1][1]) if leader else self._parent()
-            after = list(dict.fromkeys(self._edited(list(before))))
-        else:
-            after = self._untried(5)
-        after = after or [self.rng.choice(self.vocabulary)]
+        after = self._edited(list(before)) if self.shown else self._untried(5)
+        after = list(dict.fromkeys(after)) or [self.rng.choice(self.vocabulary)]
         changes = [f"without '{part}'" for part in before if part not in after]
         changes += [f"with '{part}'" for part in after if part not in before]
         return f"THOUGHT: {self.strategy}: {', '.join(changes)}\nPROMPT: {' '.join(after)}"

@@ -1,20 +1,18 @@
 """What the simulated model says, as the model under test, as the agent and as the judge.
 
-Which one is asked shows in the request itself. Each reply is a function of the request, the seed
-and how often this very request came before (at temperature 0 of the request and the seed alone).
+Each reply is a function of the seed, the request and how often this very request came before.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import count
 from random import Random
 
-from autoresearch.simulator.agent import FENCED, Agent, instructions_for, sentences
+from autoresearch.simulator.agent import Agent, instructions_for, sentences
 
 PLAIN = sentences(
     "unlike simpler methods, {t} can bring order to the whole problem. the idea behind {t} is to "
@@ -47,11 +45,13 @@ class World:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self._seen: Counter[bytes] = Counter()
-        self._lock = threading.Lock()
+        self._numbers: dict[bytes, Iterator[int]] = {}
 
     def complete(self, system: str, user: str, temperature: float = 0.7) -> str:
-        rng = self._generator(system, user, temperature)
+        request = f"{self.seed}\0{system}\0{user}".encode("utf-8", "surrogatepass")
+        key = blake2b(request, digest_size=8).digest()
+        nth = next(self._numbers.setdefault(key, count(1))) if temperature > 0 else 0
+        rng = Random(int.from_bytes(key, "big") + nth)
         message = f"{system}\n\n{user}"
         if "THOUGHT:" in message and "PROMPT:" in message:
             return Agent(message, self.vocabulary(message, rng), rng).propose()
@@ -75,14 +75,6 @@ class World:
         answer = kind(re.split(", | and | or ", asked[1]), told, user, rng)
         bare = re.search(r"\bonly\b|nothing else", told) or rng.random() < 0.2
         return answer if bare else f"Here it is:\n\n{answer}\n\nAnything else?"
-
-    def _generator(self, system: str, user: str, temperature: float) -> Random:
-        request = f"{self.seed}\0{system}\0{user}".encode("utf-8", "surrogatepass")
-        key = blake2b(request, digest_size=8).digest()
-        with self._lock:
-            self._seen[key] += 1
-            nth = self._seen[key] if temperature > 0 else 0
-        return Random(int.from_bytes(key, "big") + nth)
 
 
 def prose(told: str, user: str, rng: Random) -> str:
@@ -122,8 +114,8 @@ def as_json(names: Sequence[str], told: str, user: str, rng: Random) -> str:
 
 def judge(message: str, rng: Random) -> str:
     """A verdict as JSON; it likes answers with an example and without filler."""
-    said = [block["text"] for block in FENCED.finditer(message)][-1].lower()
+    said = message.rpartition("Response to judge:")[2].lower()
     faults = ["no example"] * ("example" not in said)
     faults += ["filler"] * any(line[1:] in said for line in FILLER)
-    score = min(10.0, max(0.0, 9 - 2.5 * len(faults) + rng.gauss(0, 0.5)))
-    return json.dumps({"reason": ", ".join(faults) or "nothing to add", "score": round(score, 1)})
+    score = round(9 - 2.5 * len(faults) + rng.uniform(-1, 1), 1)
+    return json.dumps({"reason": ", ".join(faults) or "nothing to add", "score": score})

@@ -76,7 +76,7 @@ class Simulator(ThreadingTCPServer):
         self.server_close()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        with suppress(ConnectionError):  # the client is gone
+        with suppress(ConnectionError, ValueError, LookupError, TypeError):  # gone, or no client
             super().finish_request(request, client_address)
 
     def respond(self, request: Connection) -> Reply:
@@ -85,20 +85,16 @@ class Simulator(ThreadingTCPServer):
             return Reply(200, {"data": [{"id": name, **ABOUT} for name in self.models]})
         if route != ("POST", "/v1/chat/completions"):
             return Reply(404, {"detail": "Not Found"})
-        try:
-            return self.chat(json.loads(request.body))
-        except (ValueError, KeyError, TypeError):
-            return Reply(422, {"detail": "simulated: this is no chat request"})
+        return self.chat(json.loads(request.body))
 
     def chat(self, asked: Mapping[str, Any]) -> Reply:
         if asked["model"] not in self.models:
             return Reply(404, {"detail": f"The model `{asked['model']}` does not exist."})
-        said = {"system": "", "user": ""}
-        for message in asked["messages"]:
-            said[message["role"]] += message["content"]
-        text = self.world.complete(said["system"], said["user"], asked.get("temperature", 1.0))
+        said = {message["role"]: message["content"] for message in asked["messages"]}
+        system, user = said.get("system", ""), said["user"]
+        text = self.world.complete(system, user, asked.get("temperature", 1.0))
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        read, written = len(said["system"] + said["user"]) // 4 + 1, len(text) // 4 + 1
+        read, written = len(system + user) // 4 + 1, len(text) // 4 + 1
         usage = {"prompt_tokens": read, "completion_tokens": written}  # about
         answer = {"id": "chatcmpl-simulated", "model": asked["model"], "usage": usage}
         return Reply(200, {**answer, "choices": [choice]})
