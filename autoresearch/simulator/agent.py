@@ -9,43 +9,14 @@ from random import Random
 from statistics import fmean
 
 # A fence ends at the first line that begins like it.
-FENCE = r"^(?P<fence>`{3,}|~{3,}).*\n(?P<text>(?:(?!(?P=fence)).*\n)*?)(?P=fence).*$"
+FENCE = r"^(?P<fence>`{3,}|~{3,}).*\n((?:(?!(?P=fence)).*\n)*?)(?P=fence).*$"
 FENCED = re.compile(FENCE, re.M)
-ATTEMPT = re.compile(rf"^(?P<name>(?:Prompt.*\W)?)score (?P<score>\d+\.\d+).*\n{FENCE}", re.M)
+ATTEMPT = re.compile(rf"^(Prompt.*\W|)score (\d+\.\d+).*\n{FENCE}", re.M)
 STRATEGY = re.compile(r"^(refine|combine|simplify|explore)\b", re.I | re.M)
-CRITERION = re.compile(r"^- (words|sentences|mentions|matches|avoids|json): (.+) \(weight", re.M)
-ADVICE = {"words": "Write {} words.", "sentences": "Write {} sentences.", "avoids": "Avoid {}."}
-AROUND = re.compile(r"\\\w|/\w*$|[^\w' -]")  # the words of a pattern
 
 
 def sentences(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]
-
-
-COMMON = sentences(
-    "Give one concrete example. Use plain words and no filler. Start with the main point. "
-    "Be thorough and comprehensive. You are a world-class expert. Be friendly and warm. "
-    "Think step by step. Reply with only the answer. Take your time. Stay factual."
-)
-
-
-def instructions_for(message: str, rng: Random) -> list[str]:
-    """Sentences to build prompts from: common ones, and what each criterion suggests."""
-    found = list(COMMON)
-    for kind, text in CRITERION.findall(message):
-        for group in text.split(","):
-            words = AROUND.sub(" ", rng.choice(group.split("|"))).split()
-            found.append(ADVICE.get(kind, "Mention {}.").format(" ".join(words)))
-    return found
-
-
-def read_history(message: str) -> list[tuple[float, str]]:
-    """(score, prompt) of each fenced attempt, ascending, but the one called the leader last."""
-    shown = []
-    for hit in ATTEMPT.finditer(message):
-        prompt = hit["text"].strip().replace("(no system prompt)", "")
-        shown.append(("leader" in hit["name"], float(hit["score"]), prompt))
-    return [(score, prompt) for _, score, prompt in sorted(shown)]
 
 
 class Agent:
@@ -53,7 +24,9 @@ class Agent:
 
     def __init__(self, message: str, vocabulary: Sequence[str], rng: Random) -> None:
         self.rng, self.vocabulary = rng, vocabulary
-        self.shown = read_history(message)
+        shown = ATTEMPT.findall(message.replace("(no system prompt)", ""))
+        found = sorted(("leader" in name, float(s), text.strip()) for name, s, _, text in shown)
+        self.shown = [(score, prompt) for _, score, prompt in found]  # ascending, the leader last
         outside = FENCED.sub("", message)
         self.leads = "the leader" in outside
         self.strategy = ["refine", *STRATEGY.findall(outside)][-1].lower()

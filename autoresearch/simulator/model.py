@@ -12,8 +12,16 @@ from hashlib import blake2b
 from itertools import count
 from random import Random
 
-from autoresearch.simulator.agent import Agent, instructions_for, sentences
+from autoresearch.simulator.agent import Agent, sentences
 
+CRITERION = re.compile(r"^- (words|sentences|mentions|matches|avoids|json): (.+) \(weight", re.M)
+ADVICE = {"words": "Write {} words.", "sentences": "Write {} sentences.", "avoids": "Avoid {}."}
+AROUND = re.compile(r"\\\w|/\w*$|[^\w' -]")  # the words of a pattern
+COMMON = sentences(
+    "Give one concrete example. Use plain words and no filler. Start with the main point. "
+    "Be thorough and comprehensive. You are a world-class expert. Be friendly and warm. "
+    "Think step by step. Reply with only the answer. Take your time. Stay factual."
+)
 PLAIN = sentences(
     "unlike simpler methods, {t} can bring order to the whole problem. the idea behind {t} is to "
     "keep what belongs together close. the work is done once and the result is used many times. "
@@ -24,8 +32,7 @@ PLAIN = sentences(
 FILLER = sentences(
     "certainly, great question, this matters ever more in today's fast-paced world. overall, it "
     "plays a crucial role and is, in conclusion, a real game-changer. it is a powerful and "
-    "efficient way to unlock various benefits. this cutting-edge approach is designed to leverage "
-    "robust and essential features."
+    "efficient approach, designed to unlock various benefits with robust and essential features."
 )
 KNOWN = {  # words that go with a label, or what the value of a key looks like
     "billing": "charge|refund|pay|paid|card|price|fee|money|amount|twice|euro|dollar",
@@ -33,10 +40,9 @@ KNOWN = {  # words that go with a label, or what the value of a key looks like
     "account": "log ?in|sign in|password|mail|profile|get into|delete|factor|address|phone",
     "question": "how do|is there|can two|can i|do you|which plan|what",
     "number": r"\b[A-Z]*-?\d[\w/-]*",
-    "total": r"\d+[.]\d\d\b",
+    "total": r"\d[\d.,']*[.,]\d\d\b",
     "currency": r"\b[A-Z]{3}\b",
 }
-NAME = r"[A-Z]\w+(?: (?:& )?[A-Z][\w.]*)+"
 ASKED = re.compile(r"(?:classify .*? as|extract) ((?:[\w-]+, )*[\w-]+ (?:or|and) [\w-]+)", re.I)
 
 
@@ -60,8 +66,13 @@ class World:
         return self.answer(system, user, rng)
 
     def vocabulary(self, message: str, rng: Random) -> Sequence[str]:
-        """The sentences of which the agent builds prompts."""
-        return instructions_for(message, rng)
+        """Sentences to build prompts from: common ones, and what the criteria suggest."""
+        found = list(COMMON)
+        for kind, text in CRITERION.findall(message):
+            for group in text.split(","):
+                words = AROUND.sub(" ", rng.choice(group.split("|"))).split()
+                found.append(ADVICE.get(kind, "Mention {}.").format(" ".join(words)))
+        return found
 
     def answer(self, system: str, user: str, rng: Random) -> str:
         """What the model under test says: of many instructions it overlooks more than of few."""
@@ -80,14 +91,14 @@ class World:
 def prose(told: str, user: str, rng: Random) -> str:
     """Says what it is told to mention, in plain sentences and, unless told better, in others."""
     topic = " ".join(re.findall(r"\w{3,}", sentences(f"{user}.")[0])[-2:]) or "it"
-    lines = [line.format(t=topic) for line in rng.sample(PLAIN, len(PLAIN))]
+    lines = [line.format(t=topic) for line in PLAIN]
     phrases = re.findall(r"Mention ([^.]+)\.", told) + ["for example"] * ("example" in told)
-    for place, phrase in enumerate(rng.sample(phrases, len(phrases)), 1):
+    for place, phrase in enumerate(rng.sample(phrases, len(phrases))):
         lines[place % len(lines)] = f"{phrase}: {lines[place % len(lines)]}"
     if "filler" not in told:
-        for line in rng.sample(FILLER, rng.randint(1, len(FILLER))):
-            lines.insert(rng.randint(0, 4), line)
-    avoided = [phrase.lower() for phrase in re.findall(r"Avoid ([^.]+)\.", told)]
+        lines += rng.sample(FILLER, rng.randint(1, len(FILLER)))
+    rng.shuffle(lines)
+    avoided = re.findall(r"avoid ([^.]+)\.", told.lower())
     lines = [line for line in lines if not any(phrase in line.lower() for phrase in avoided)]
     most = {unit: int(number) for number, unit in re.findall(r"(\d+) (words|sentences)", told)}
     text = " ".join(line[0].upper() + line[1:] for line in lines[: most.get("sentences")])
@@ -105,17 +116,18 @@ def as_json(names: Sequence[str], told: str, user: str, rng: Random) -> str:
     """What looks most like the value of each name, which is a key as it stands where it is told."""
     values: dict[str, str | float] = {}
     for name in names:
-        found = re.findall(KNOWN.get(name, NAME), user.split("\n\n")[-1])
+        looks = KNOWN.get(name, r"[A-Z]\w+(?: (?:& )?[A-Z][\w.]*)+")
+        found = re.findall(looks, user.split("\n\n")[-1])
         value = max(reversed(found), key=len, default="")
         key = name if name in told or rng.random() < 0.3 else name.title()
-        values[key] = float(value) if re.fullmatch(r"\d+\.\d\d", value) else value
+        values[key] = int("0" + re.sub(r"\D", "", value)) / 100 if name == "total" else value
     return json.dumps(values, ensure_ascii=False)
 
 
 def judge(message: str, rng: Random) -> str:
     """A verdict as JSON; it likes answers with an example and without filler."""
     said = message.rpartition("Response to judge:")[2].lower()
-    faults = ["no example"] * ("example" not in said)
-    faults += ["filler"] * any(line[1:] in said for line in FILLER)
+    faults = ["filler"] * any(line in said for line in FILLER)
+    faults += ["no example"] * ("example" not in said)
     score = round(9 - 2.5 * len(faults) + rng.uniform(-1, 1), 1)
     return json.dumps({"reason": ", ".join(faults) or "nothing to add", "score": score})

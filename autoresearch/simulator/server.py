@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any, NamedTuple
@@ -31,7 +30,6 @@ class Connection(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave together
     server: Simulator
-    body = b""
 
     def do_POST(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -53,10 +51,7 @@ class Connection(BaseHTTPRequestHandler):
 
 
 class Simulator(ThreadingTCPServer):
-    """Serves a World, whatever the key, until the end of `with Simulator() as server: server.url`.
-
-    `respond` and `chat` are called once per request, from many threads.
-    """
+    """Serves a World, whatever the key, until the end of `with Simulator() as server`."""
 
     daemon_threads = allow_reuse_address = True
     request_queue_size = 128
@@ -75,9 +70,7 @@ class Simulator(ThreadingTCPServer):
         self.shutdown()
         self.server_close()
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        with suppress(ConnectionError, ValueError, LookupError, TypeError):  # gone, or no client
-            super().finish_request(request, client_address)
+    def handle_error(self, *_: object) -> None: ...  # the client is gone, or asks for no chat
 
     def respond(self, request: Connection) -> Reply:
         route = request.command, request.path.partition("?")[0]
