@@ -19,9 +19,12 @@ from typing import Any
 import pytest
 import requests
 
+from agent import compose
+from autoresearch.files.program import load_program
+from autoresearch.search.history import History
 from autoresearch.simulator import MODEL
 from autoresearch.simulator import server as product
-from autoresearch.simulator.agent import read_history, sentences
+from autoresearch.simulator.agent import Agent, sentences
 from autoresearch.simulator.model import World
 from scorer import read_verdict
 from tests.benchmarks.landscapes import LANDSCAPES, LEVERS, Landscape, LandscapeWorld
@@ -30,11 +33,11 @@ from tests.servers import Simulator
 ROOT = Path(__file__).parents[1]
 QUESTION = "Explain tidal power. Respond in under 120 words."
 AGENT = "Reply in this form:\n\nTHOUGHT: why\nPROMPT: the prompt"
-CRITERIA = """# Criteria
+CRITERIA = """# How an answer is scored
 - words: 60-120 (weight 1)
 - mentions: moon | lunar, turbine, barrage | dam (weight 2)
-- matches: /\\b(for example|such as)\\b/i
-- avoids: certainly, game-changer
+- matches: /\\b(for example|such as)\\b/i (weight 1)
+- avoids: certainly, game-changer (weight 1)
 """
 
 
@@ -89,11 +92,12 @@ def share(system: str, user: str, holds: Callable[[str], object], count: int = 6
 @pytest.mark.parametrize(
     ("system", "holds"),
     [
-        ("Mention lunar gravity.", lambda said: "lunar gravity" in said),
-        ("Write 60-100 words.", lambda said: 50 <= len(said.split()) <= 100),
-        ("Give one concrete example.", lambda said: "example" in said or "analogy" in said.lower()),
-        ('Use the phrase "such as".', lambda said: "such as" in said.lower()),
-        ("No filler.", lambda said: not re.search("Certainly|today's|dive in|crucial|hope", said)),
+        ("Mention lunar gravity.", lambda said: "lunar gravity" in said.lower()),
+        ("Write 60-80 words.", lambda said: 60 <= len(said.split()) <= 80),
+        ("Write 3-5 sentences.", lambda said: len(sentences(said)) == 5),
+        ("Give one concrete example.", lambda said: "example" in said.lower()),
+        ("No filler.", lambda said: not re.search("Certainly|crucial|powerful", said)),
+        ("Avoid certainly. Avoid crucial. Avoid powerful.", lambda said: "today" not in said),
     ],
 )
 def test_instructions_are_followed_most_of_the_time(
@@ -105,7 +109,7 @@ def test_instructions_are_followed_most_of_the_time(
 
 def test_many_instructions_dilute_each_other() -> None:
     def lunar(said: str) -> bool:
-        return "lunar" in said
+        return "lunar" in said.lower()
 
     crowd = " ".join(f"Keep rule {i} in mind." for i in range(30))
     assert share(f"{crowd} Mention lunar.", QUESTION, lunar, 200) < (
@@ -115,15 +119,17 @@ def test_many_instructions_dilute_each_other() -> None:
 
 def test_labels_and_json_come_bare_and_right_when_the_prompt_says_how() -> None:
     ticket = "Classify this message as billing, bug or other: My card was charged twice"
-    assert share("Reply with only the label.", ticket, lambda said: said == "billing") > 0.6
-    assert share("", ticket, lambda said: said == "billing") < 0.5
+    told = "Reply with only the label. Think step by step."
+    assert share(told, ticket, lambda said: said == "billing") > 0.7
+    assert share("", ticket, lambda said: said == "billing") < 0.4
     bill = "Extract name and total from this as JSON:\n\nAnna Schmidt paid 12.50 on 2024-02-02"
 
     def exact(said: str) -> bool:
         return said.startswith("{") and json.loads(said) == {"name": "Anna Schmidt", "total": 12.5}
 
-    assert share("Reply with JSON with the keys name, total. No prose.", bill, exact) > 0.6
-    assert share("Reply with JSON.", bill, exact) < 0.4
+    told = "Reply with only JSON. Its keys are name and total."
+    assert share(told, bill, exact) > 0.7
+    assert share("", bill, exact) < 0.2
 
 
 def test_an_empty_question_is_answered_too() -> None:
@@ -138,11 +144,27 @@ def test_the_leader_stands_last_and_responses_are_no_prompts() -> None:
         "Prompt #1, the leader: score 8.00 (4 samples)\n```\nBe brief.\n```\n"
         "Its worst response, score 7.0:\n```\nCats are cats.\n```\n"
     )
-    assert read_history(message) == [
+    assert Agent(message, [], Random()).shown == [
         (6.25, "Be brief.\nBe kind."),
         (9.0, "Be lucky."),
         (8.0, "Be brief."),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("program.md", {"Write 80-119 words.", "Mention stay with.", "Avoid robust."}),
+        ("examples/extract-invoice.md", {"Mention vendor.", "Mention total."}),
+        ("examples/explain-like-im-five.md", {"Write 40-90 words.", "Avoid electron."}),
+    ],
+)
+def test_the_criteria_suggest_instructions(name: str, suggested: set[str]) -> None:
+    program = load_program(ROOT / name)
+    message = compose(program, History(), "fresh", 1)
+    found = {x for seed in range(30) for x in World().vocabulary(message, Random(seed))}
+    assert suggested <= found
+    assert not [x for x in found if re.search(r"[^\w' .-]", x)]
 
 
 def test_a_proposal_has_a_thought_and_does_what_the_strategy_says() -> None:
@@ -169,11 +191,7 @@ def test_the_judge_prefers_a_good_answer_in_a_form_that_the_scorer_reads() -> No
         assert reason
         return value
 
-    good = (
-        "Tidal power takes energy from the tides; for example, a barrage drives turbines "
-        "at ebb and again at flood."
-    )
-    assert 0 <= mark("Certainly! Great question.") < mark(good) <= 10
+    assert 0 <= mark("It plays.") < mark("For example, a barrage drives turbines.") <= 10
 
 
 # --- the server ---
@@ -194,7 +212,7 @@ def test_an_answer_says_that_it_is_simulated_and_what_it_used() -> None:
     assert choice["message"]["content"] == World(1).complete("Hi.", QUESTION, 0)
     assert choice["finish_reason"] == "stop"
     usage = answer["usage"]
-    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 100
+    assert usage["completion_tokens"] > usage["prompt_tokens"] > 10
     for said in (answer["id"], answer["model"], model["id"], model["name"], model["owned_by"]):
         assert "simulated" in said
     assert {reply.headers["Server"].strip(), listed.headers["Server"].strip()} == {"simulated"}
@@ -206,7 +224,6 @@ def test_only_the_simulated_model_is_served_and_only_chat() -> None:
         refused = post(server, model="a/c")
         assert refused.json() == {"detail": "The model `a/c` does not exist."}
         assert refused.status_code == requests.post(f"{server.url}/embeddings").status_code == 404
-        assert post(server, messages="hello").status_code == 422
 
 
 def test_a_stopped_server_hangs_up_and_frees_its_port() -> None:

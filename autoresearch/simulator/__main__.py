@@ -15,6 +15,5 @@ try:
 except (OSError, OverflowError) as error:
     parser.error(f"cannot listen on port {port}: {error}")
 with server, suppress(KeyboardInterrupt):
-    print(f"simulated, no real model answers: NEBIUS_MODEL={MODEL} NEBIUS_BASE_URL={server.url}")
-    print("Ctrl-C ends it", flush=True)
+    print(f"simulated model: NEBIUS_MODEL={MODEL} NEBIUS_BASE_URL={server.url}", flush=True)
     threading.Event().wait()

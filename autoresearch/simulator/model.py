@@ -1,7 +1,4 @@
-"""What the simulated model says, as the model under test, as the agent and as the judge.
-
-Each reply is a function of the seed, the request and how often this very request came before.
-"""
+"""What the simulated model says: it depends on seed, request and how often that came before."""
 
 from __future__ import annotations
 
@@ -70,14 +67,14 @@ class World:
         found = list(COMMON)
         for kind, text in CRITERION.findall(message):
             for group in text.split(","):
-                words = AROUND.sub(" ", rng.choice(group.split("|"))).split()
+                words = AROUND.sub(" ", rng.choice(group.replace("?", "").split("|"))).split()
                 found.append(ADVICE.get(kind, "Mention {}.").format(" ".join(words)))
         return found
 
     def answer(self, system: str, user: str, rng: Random) -> str:
         """What the model under test says: of many instructions it overlooks more than of few."""
         rules = sentences(system)
-        chance = max(0.5, 0.97 - 0.015 * len(rules))
+        chance = max(0.5, 0.97 - 0.02 * len(rules))
         told = " ".join(rule for rule in rules if rng.random() < chance)
         asked = ASKED.search(user)
         if asked is None:
@@ -116,8 +113,7 @@ def as_json(names: Sequence[str], told: str, user: str, rng: Random) -> str:
     """What looks most like the value of each name, which is a key as it stands where it is told."""
     values: dict[str, str | float] = {}
     for name in names:
-        looks = KNOWN.get(name, r"[A-Z]\w+(?: (?:& )?[A-Z][\w.]*)+")
-        found = re.findall(looks, user.split("\n\n")[-1])
+        found = re.findall(KNOWN.get(name, r"[A-Z]\w+(?: (?:& )?[A-Z][\w.]*)+"), user)
         value = max(reversed(found), key=len, default="")
         key = name if name in told or rng.random() < 0.3 else name.title()
         values[key] = int("0" + re.sub(r"\D", "", value)) / 100 if name == "total" else value

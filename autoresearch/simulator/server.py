@@ -84,10 +84,10 @@ class Simulator(ThreadingTCPServer):
         if asked["model"] not in self.models:
             return Reply(404, {"detail": f"The model `{asked['model']}` does not exist."})
         said = {message["role"]: message["content"] for message in asked["messages"]}
-        system, user = said.get("system", ""), said["user"]
-        text = self.world.complete(system, user, asked.get("temperature", 1.0))
+        system, temperature = said.get("system", ""), asked.get("temperature", 1.0)
+        text = self.world.complete(system, said["user"], temperature)
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        read, written = len(system + user) // 4 + 1, len(text) // 4 + 1
+        read, written = len(system + said["user"]) // 4 + 1, len(text) // 4 + 1
         usage = {"prompt_tokens": read, "completion_tokens": written}  # about
         answer = {"id": "chatcmpl-simulated", "model": asked["model"], "usage": usage}
         return Reply(200, {**answer, "choices": [choice]})
