@@ -212,7 +212,7 @@ def test_an_answer_says_that_it_is_simulated_and_what_it_used() -> None:
     assert choice["message"]["content"] == World(1).complete("Hi.", QUESTION, 0)
     assert choice["finish_reason"] == "stop"
     usage = answer["usage"]
-    assert usage["completion_tokens"] > usage["prompt_tokens"] > 10
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 100
     for said in (answer["id"], answer["model"], model["id"], model["name"], model["owned_by"]):
         assert "simulated" in said
     assert {reply.headers["Server"].strip(), listed.headers["Server"].strip()} == {"simulated"}
@@ -224,6 +224,7 @@ def test_only_the_simulated_model_is_served_and_only_chat() -> None:
         refused = post(server, model="a/c")
         assert refused.json() == {"detail": "The model `a/c` does not exist."}
         assert refused.status_code == requests.post(f"{server.url}/embeddings").status_code == 404
+        assert post(server, messages="hello").status_code == 422
 
 
 def test_a_stopped_server_hangs_up_and_frees_its_port() -> None:

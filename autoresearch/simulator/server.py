@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from autoresearch.simulator import MODEL
 from autoresearch.simulator.model import World
 
 PRICE = {"prompt": "0.0000002", "completion": "0.0000006"}  # USD per token
-ABOUT = {"name": "simulated: no real model", "owned_by": "simulated", "pricing": PRICE}
+ABOUT = {"name": "simulated: no real model", "owned_by": "simulated", "context_length": 131_072}
 
 
 class Reply(NamedTuple):
@@ -70,15 +71,21 @@ class Simulator(ThreadingTCPServer):
         self.shutdown()
         self.server_close()
 
-    def handle_error(self, *_: object) -> None: ...  # the client is gone, or asks for no chat
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with suppress(ConnectionError):  # the client is gone
+            super().finish_request(request, client_address)
 
     def respond(self, request: Connection) -> Reply:
         route = request.command, request.path.partition("?")[0]
         if route == ("GET", "/v1/models"):
-            return Reply(200, {"data": [{"id": name, **ABOUT} for name in self.models]})
+            listed = [{"id": name, "pricing": PRICE, **ABOUT} for name in self.models]
+            return Reply(200, {"data": listed})
         if route != ("POST", "/v1/chat/completions"):
             return Reply(404, {"detail": "Not Found"})
-        return self.chat(json.loads(request.body))
+        try:
+            return self.chat(json.loads(request.body))
+        except (ValueError, KeyError, TypeError):
+            return Reply(422, {"detail": "simulated: this is no chat request"})
 
     def chat(self, asked: Mapping[str, Any]) -> Reply:
         if asked["model"] not in self.models:
@@ -88,6 +95,6 @@ class Simulator(ThreadingTCPServer):
         text = self.world.complete(system, said["user"], temperature)
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         read, written = len(system + said["user"]) // 4 + 1, len(text) // 4 + 1
-        usage = {"prompt_tokens": read, "completion_tokens": written}  # about
+        usage = dict(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
         answer = {"id": "chatcmpl-simulated", "model": asked["model"], "usage": usage}
         return Reply(200, {**answer, "choices": [choice]})
