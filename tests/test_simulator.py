@@ -68,17 +68,11 @@ def test_the_same_seed_says_the_same_in_another_process_too() -> None:
     assert World(4).complete(*asked) not in told.pop()
 
 
-def test_the_order_of_other_requests_does_not_matter() -> None:
+def test_only_the_same_request_moves_the_answer_and_not_at_temperature_zero() -> None:
     busy, calm = World(), World()
-    for _ in range(3):
-        busy.complete("", "Explain snow.")
+    assert len({busy.complete("", "Explain snow.") for _ in range(5)}) > 1
+    assert len({busy.complete("", "", temperature=0) for _ in range(5)}) == 1
     assert busy.complete("", QUESTION) == calm.complete("", QUESTION)
-
-
-def test_temperature_zero_repeats_itself_and_others_do_not() -> None:
-    world = World()
-    assert len({world.complete("", QUESTION, temperature=0) for _ in range(5)}) == 1
-    assert len({world.complete("", QUESTION) for _ in range(5)}) > 1
 
 
 # --- the model under test ---
@@ -130,10 +124,6 @@ def test_labels_and_json_come_bare_and_right_when_the_prompt_says_how() -> None:
     told = "Reply with only JSON. Its keys are name and total."
     assert share(told, bill, exact) > 0.7
     assert share("", bill, exact) < 0.2
-
-
-def test_an_empty_question_is_answered_too() -> None:
-    assert World().complete("", "")
 
 
 # --- the agent and the judge ---
