@@ -82,8 +82,8 @@ def propose_experiment(
     proposal = ready or _ask(client, strategy, message, spent)
     twin = history.twin(proposal.prompt)
     if twin is not None and not ready:
-        complaint = REPEAT.format(score=history.standing(twin).estimate, twin=fenced(twin))
         with history.lock:
+            complaint = REPEAT.format(score=history.standing(twin).estimate, twin=fenced(twin))
             message = compose(program, history, strategy, number, BUDGET - len(complaint))
         proposal = _ask(client, strategy, f"{message}\n\n{complaint}", spent)
         twin = history.twin(proposal.prompt)

@@ -2,7 +2,7 @@
 
 What an answer scores depends mostly on its input, so each sample counts less what its inputs are
 easier than others: prompts that met different blocks can be compared, and where all met the same
-nothing changes. Taking in a record costs the inputs that were met, never the history.
+nothing changes. A record costs the inputs that were met and its prompt's samples, not the history.
 """
 
 from __future__ import annotations
