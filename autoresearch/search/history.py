@@ -105,6 +105,7 @@ class History:
         self._numbers: set[int | None] = set()
         self._lowest = 1
         self._leads: Counter[str] = Counter()
+        self._first: list[tuple[str, Block, float]] = []  # strategy and first sample of proposals
         self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
         self._by_length: dict[int, list[tuple[str, int, str]]] = defaultdict(list)
         self._refusals: Counter[str] = Counter()
@@ -177,6 +178,8 @@ class History:
         if experiment.kind == "baseline":
             self._baseline = key
         self._records.setdefault(key, []).append(experiment)
+        if experiment.kind == "proposal":
+            self._first.append((experiment.strategy, samples[0][0], fmean(samples[0][1])))
         self._posterior.add(key, samples)
         ranked = self.top(CONTENDERS)
         tied = [s for s in ranked if s.estimate >= ranked[0].estimate - self.tie]
@@ -272,10 +275,8 @@ class History:
         """How much proposals that saw the history beat `fresh` ones; on first passes or blocks,
         which no choice touched."""
         first: dict[str, list[float]] = defaultdict(list)
-        for experiment in self.proposals:
-            for block, scores in self.samples(experiment)[:1]:
-                value = fmean(scores) - self._posterior.ease({block: 1})
-                first[experiment.strategy].append(value)
+        for strategy, block, mean in self._first:
+            first[strategy].append(mean - self._posterior.ease({block: 1}))
         fresh, _ = first.pop("fresh", []), first.pop("carry over", None)
         saw = [value for values in first.values() for value in values]
         return welch(saw, fresh) if len(saw) > 1 and len(fresh) > 1 else None
