@@ -230,10 +230,10 @@ def test_matches_takes_flags_and_quotes_what_is_filled_in():
 
 
 def test_a_hostile_pattern_cannot_hang():
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ScoreError, match="took over"):
         marked("matches: /^(a|aa)+(b|c)\\1?$/", "a" * 4000)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 # (expected, a response that is the same answer)
