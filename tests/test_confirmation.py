@@ -543,6 +543,14 @@ def test_a_held_out_input_that_cannot_be_asked_is_left_out_and_named() -> None:
     assert sum(EIGHT[3] in (step.inputs or ()) for step in taken) == 2
 
 
+def test_where_no_held_out_input_can_be_asked_the_final_takes_those_of_the_search() -> None:
+    history = labelled(FEW, EIGHT[:1], repeats=True)
+    finished(history, 1, winner_right, failing=EIGHT[0])
+    found = outcome(history)
+    assert found is not None and found.skipped == (EIGHT[0],) and found.inputs == len(FEW)
+    assert not found.held_out and "just these inputs" in grounds(history, found, None)
+
+
 def test_what_is_still_to_be_asked_is_known_beforehand() -> None:
     history = labelled(FEW, EIGHT, repeats=False)
     expected = cost_ahead(history, 1)

@@ -170,10 +170,10 @@ def _baseline_answers(history: History) -> list[list[tuple[str, float]]]:
 
 
 def _final(history: History, target: int, given: Collection[str]) -> tuple[list[str], int]:
-    """Its inputs, and the passes of each: the more inputs the fewer, few where answers repeat."""
-    every = sample(given or _searched(history))
-    refused = _refused(history, target, every)
-    inputs = [text for text in every if text not in refused] or every
+    """Its inputs, the search's where no other can be asked, and the passes of each."""
+    pools = sample(given), sample(_searched(history))
+    kept = (_answered(history, target, pool) for pool in pools)
+    inputs = next(filter(None, kept), pools[1])
     general = stands_for_others(history, inputs)
     if answers_repeat(history):
         return inputs, 1 if general and len(inputs) >= FINAL else 2
@@ -188,13 +188,13 @@ def _searched(history: History) -> list[str]:
     return [text for block in history.blocks for text in block]
 
 
-def _refused(history: History, target: int, inputs: Iterable[str]) -> list[str]:
-    """The inputs that failed records of the final name again and again."""
+def _answered(history: History, target: int, inputs: Iterable[str]) -> list[str]:
+    """The inputs that failed records of the final do not name again and again."""
     where = ("confirmation", target, "final")
     failed = (e for e in history.experiments if e.error) if history.failures else ()
     errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == where]
     named = {text: sum(f'input "{short(text)}"' in error for error in errors) for text in inputs}
-    return [text for text, failures in named.items() if failures >= REFUSED]
+    return [text for text, failures in named.items() if failures < REFUSED]
 
 
 def stands_for_others(history: History, inputs: Sequence[str]) -> bool:
