@@ -185,10 +185,11 @@ def _text_of(content: Any) -> str:
 
 THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
 TAG = re.compile(
-    r"[<\[\u25c1](/|\|?(?:begin|start|end)_(?:of_)?)?(?:\w{1,20}:)?"
-    r"(think(?:ing)?|thoughts?|reasoning|reflection)\|?[>\]\u25b7]",
+    r"[<\[\u25c1](/|\|?(?:begin|start|end)_(?:of_)?|\|/?)?(?:\w{1,20}:)?"
+    r"(think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|inner_monologue) ?\|?[>\]\u25b7]",
     re.IGNORECASE,
 )
+AROUND = re.compile(r"<\|(?:begin|start|end)_(?:of_)?(?:solution|response)\|>", re.IGNORECASE)
 
 
 def without_reasoning(text: str) -> tuple[str, str, bool]:
@@ -224,7 +225,7 @@ def without_reasoning(text: str) -> tuple[str, str, bool]:
         opened, end = not closes, tag.end()
     (inside if opened else outside).append(text[end:])
     thought = "\n".join(part for part in inside if part.strip())
-    return "".join(outside).strip(), thought.strip(), not opened
+    return AROUND.sub("", "".join(outside)).strip(), thought.strip(), not opened
 
 
 def _final_channel(text: str) -> tuple[str, str, bool]:
