@@ -221,9 +221,19 @@ def test_a_missing_count_is_unknown_and_not_zero(
 
 
 LIMIT = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+FULL = (
+    "The maximum length is 4096 tokens, you want 4196 (100 in the messages, 4096 in the completion)"
+)
 REFUSED_PARTS: list[tuple[int, str, Any, Any]] = [
     (400, LIMIT, lambda b: "max_tokens" in b, lambda b: b["max_completion_tokens"] == 4096),
     (422, "max_tokens: extra inputs are not permitted", lambda b: any("max" in n for n in b), any),
+    (400, FULL, lambda b: any("max" in n for n in b), any),
+    (
+        400,
+        "`temperature` (=0.0) has to be strictly positive",
+        lambda b: not b.get("temperature", 1),
+        any,
+    ),
     (400, "'temperature' does not support 0.7: only 1", lambda b: "temperature" in b, any),
     (
         400,

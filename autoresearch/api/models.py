@@ -95,13 +95,13 @@ class Manner:
     """How one model is asked: in full, until its server refuses a part of the request."""
 
     REFUSING = re.compile(
-        r"support|enabled|only|invalid|must|deprecated|allow|permit|accept|un\w*known|unrecogni"
-        r"|extra|exceed|too (large|many|high)|maximum|instead|alternate",
+        r"support|enabled|only|invalid|must|has to|deprecated|allow|permit|accept|un\w*known"
+        r"|unrecogni|extra|exceed|too (large|many|high)|maximum|instead|alternate",
         re.IGNORECASE,
     )
     PARTS = {
-        "max_completion_tokens": ("max_[a-z_]*tokens", "no limit is sent"),
-        "max_tokens": ("max_[a-z_]*tokens", "it is sent as max_completion_tokens"),
+        "max_completion_tokens": ("max_[a-z_]*tokens|the completion", "no limit is sent"),
+        "max_tokens": ("max_[a-z_]*tokens|the completion", "it is sent as max_completion_tokens"),
         "temperature": ("temperature", "none is sent"),
         "system": (
             r"\bsystem\b.{0,40}\b(role|message|prompt|instruction)"
