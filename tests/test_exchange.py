@@ -194,6 +194,9 @@ REFUSED: list[tuple[int, dict[str, Any], bool, str]] = [
     (400, error("m is not a valid model ID"), True, "NEBIUS_MODEL"),
     (404, error("No endpoints found for foo/bar.", 404), True, "foo/bar: .*NEBIUS_MODEL"),
     (404, error("m is not here"), True, "m is not here: .*NEBIUS_MODEL"),
+    (404, error("No allowed providers for the selected model.", 404), True, "NEBIUS_MODEL"),
+    (404, error("This API deployment does not exist."), True, "NEBIUS_MODEL"),
+    (410, error("This model was retired."), True, "NEBIUS_MODEL"),
     (403, error("Input flagged by moderation"), False, "403 forbidden: Input flagged"),
     (400, error("filtered", "content_filter"), False, "400 bad request: filtered"),
     (200, error("bad key", 401), True, "401.*bad key.*NEBIUS_API_KEY"),
@@ -406,6 +409,18 @@ def test_a_silent_server_meets_the_deadline(serve: Serve, waits: Waits) -> None:
     lines: list[str] = []
     make(serve(script).url, lines, deadline=0.1).generate_response("", "x")
     assert "within 0.1 s" in lines[0]
+
+
+def test_a_stream_ends_with_its_last_event_though_the_connection_stays(serve: Serve) -> None:
+    event = json.dumps({"choices": [{"delta": {"content": "fine"}, "finish_reason": "stop"}]})
+
+    def script(connection: socket.socket, number: int) -> None:
+        connection.sendall(HEAD + f"\r\ndata: {event}\n\ndata: [DONE]\n\n".encode())
+        connection.recv(1)
+
+    began = time.monotonic()
+    assert make(serve(script).url, deadline=5).generate_response("", "x").text == "fine"
+    assert time.monotonic() - began < 2
 
 
 def test_an_answer_above_ten_megabytes_is_cut_off(serve: Serve) -> None:

@@ -215,9 +215,9 @@ class Exchange:
         said += f": {message.rstrip('.')}" if message else ""
         if status in (408, 409, 425, 429) or status >= 500:
             return MayPass(said, status, headers, alone=status >= 500)
-        named = status == 404 and whole and model and re.search(rf"\b{re.escape(model)}\b", message)
-        if status in (400, 404) and (
-            named or code == "model_not_found" or UNKNOWN_MODEL.search(message)
+        names = rf"\bmodels?\b|deployment|\b{re.escape(model)}\b"
+        if (status in (404, 410) and whole and model and re.search(names, message, re.I)) or (
+            status in (400, 404) and (code == "model_not_found" or UNKNOWN_MODEL.search(message))
         ):
             return UnknownModel(f"{said}: choose another model")
         advice = ADVICE.get(300 if status < 400 else status)
@@ -260,9 +260,9 @@ def _read_body(response: requests.Response, ends: float) -> bytes:
         if sock is not None:
             sock.settimeout(left)
         chunk = response.raw.read1(65536, decode_content=True)
-        if not chunk:
-            return bytes(body)
         body += chunk
+        if not chunk or body[-99:].rstrip().endswith(b"\ndata: [DONE]"):  # the rest may never come
+            return bytes(body)
         if len(body) > MAX_BYTES:
             raise Unusable(f"the answer is larger than {MAX_BYTES // 1_000_000} MB")
 
