@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -271,6 +272,10 @@ CODED: dict[str, bytes] = {
     "utf-16": json.dumps({"detail": KEY}).encode("utf-16"),
     "utf-16 without mark": json.dumps({"detail": KEY}).encode("utf-16-le"),
     "url": "".join(f"%{ord(c):02X}" for c in KEY).encode(),
+    "url twice": "".join(f"%25{ord(c):02X}" for c in KEY).encode(),
+    "octal": "".join(f"\\{ord(c):03o}" for c in KEY).encode(),
+    "a dump": KEY.encode().hex(":").encode(),
+    "base64 in lines": re.sub(b"(.{13})", rb"\1\n", base64.b64encode(KEY.encode())),
     "escapes": "".join(f"\\x{ord(c):02x}" for c in KEY).encode(),
     "hexadecimal": KEY.encode().hex().encode(),
     "upper case": KEY.upper().encode(),

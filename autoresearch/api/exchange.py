@@ -113,12 +113,12 @@ def _written(key: str) -> re.Pattern[str]:
     """The key as a server may write it: plain, a character as an entity or an escape, in UTF-16
     read as bytes, in hexadecimal, in base64 whatever stands before it."""
     codes = [(re.escape(c), f"{ord(c):02x}", ord(c)) for c in key]
-    one = r"(?:{0}|%{1}|\\u00{1}|\\x{1}|&#x0*{1};?|&#0*{2};?)[\0 ]?"
-    forms = ["".join(one.format(*code) for code in codes), key.encode().hex()]
+    one = r"(?:{0}|%(?:25)*{1}|\\(?:u00|x){1}|\\\\?{2:03o}|&#x0*{1};?|&#0*{2};?)[\0\s\u200b]?"
+    forms = ["".join(one.format(*code) for code in codes), "[ :]?".join(code[1] for code in codes)]
     for before in range(3):  # the characters that hold bits of what stands around it are left
         coded = base64.b64encode(b"\0" * before + key.encode()).decode()
         core = coded[-(-before * 8 // 6) : (before + len(key)) * 8 // 6]
-        forms.append(re.escape(core).replace(r"\+", "[+-]").replace("/", "[/_]"))
+        forms.append(r"\s?".join({"+": "[+-]", "/": "[/_]"}.get(c, re.escape(c)) for c in core))
     return re.compile("|".join(forms), re.IGNORECASE)
 
 
