@@ -91,7 +91,7 @@ LONE = re.compile(rf"[\s*_`\"']*({NUMBER})[\s*_`\"'.]*")
 # The form sent back with nothing of one's own in it: no model that does so has judged.
 COPIED = regex.compile(
     r"\d\s*+\((?:not at all|fully)\)|<points>|one sentence: what is missing"
-    r"|\"reason\":\s*+\"[.\u2026<>\s]++\"",
+    r"|\"reason\":\s*+\"(?:[.\u2026<>\s]++|<[^<>\"]*+>|what is missing or wrong)\"",
     regex.IGNORECASE,
 )
 

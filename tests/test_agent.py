@@ -349,6 +349,7 @@ def test_the_third_try_asks_for_the_prompt_alone_and_takes_the_whole_reply() -> 
         "Refine the leader: change it where it loses points, keep what works.",
         "PROMPT: the complete new system prompt",
         "PROMPT: <the complete new system prompt>",
+        "PROMPT: [your complete new system prompt]",
         "THOUGHT: what you change and why it should score higher\nPROMPT: Write the best system "
         "prompt you can for this task.",
         "# How an answer is scored\n- words: 60-120 (weight 2)",

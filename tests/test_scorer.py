@@ -123,6 +123,8 @@ def test_refuses_a_verdict(reply):
     "reply",
     [
         '{"reason": "...", "score": 0 (not at all)}',
+        '{"reason": "<your reason>", "score": 0}',
+        '{"reason": "what is missing or wrong", "score": 0}',
         '{"reason": "one sentence: what is missing", "score": 0 (not at all) to 10 (fully)}',
         '{"reason": "<one sentence: what is missing or wrong>", "score": <points>}',
         '{"reason": "<one sentence: what is missing or wrong>", "score": 5}',

@@ -20,7 +20,7 @@ WORDS = 4  # at least, of a whole reply that may be a prompt
 REFUSAL = re.compile(r"(i'?m |i am )?(sorry|unable)|i (can'?t|cannot|won'?t|will not)\b", re.I)
 WORD = re.compile(r"\w+")
 ECHOES = (  # words of the agent's message that stand in no prompt of its own
-    "the complete new system prompt",
+    "complete new system prompt",
     "nothing but the new system prompt",
     "what you change and why it should score higher",
     "you improve system prompts by experiment",
