@@ -550,6 +550,13 @@ def test_a_limit_ends_the_start_with_a_report_and_its_name(command, limit, said)
     assert 0 < len(records()) < 100
 
 
+def test_the_command_that_confirms_names_the_files_of_this_one(command):
+    example = str(Path(main.__file__).parent / "examples/classify-tickets.md")
+    with Simulator() as server:
+        told = command("--max-tokens", "5000", "--program", example, server=server).err
+    assert f"python main.py --program {example} --iterations " in told.splitlines()[-1]
+
+
 def test_a_limit_of_money_needs_a_price(command):
     class Free(Simulator):
         def respond(self, request: Connection) -> Reply:
