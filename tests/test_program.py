@@ -275,7 +275,8 @@ def test_other_braces_are_left_alone(read, task, inputs):
 @pytest.mark.parametrize(
     "spelled",
     ["{{input}}", "{{ input }}", "${input}", "[[input]]", "{Input}", "{ input }", "{inputs}"]
-    + ["%(input)s", "<input>", "{text}", "{{review}}", "${mail}", "{0}", "{INPUT}"],
+    + ["%(input)s", "<input>", "{text}", "{{review}}", "${mail}", "{0}", "{INPUT}"]
+    + ["{{{input}}}", "$input", "%input%", "[INPUT]"],
 )
 def test_another_spelling_of_a_placeholder_is_refused_unless_it_is_meant(read, spelled):
     with pytest.raises(ProgramError) as error:
@@ -296,10 +297,19 @@ def test_another_spelling_in_a_criterion_is_refused(read, spelled):
         read(minimal("- a => b", f"- equals: {spelled}"))
 
 
-def test_the_bare_word_expected_is_told(read):
-    program = read(minimal("- a => b", "- equals: expected\n- words: 1"))
+@pytest.mark.parametrize("word", ["expected", "<expected>", "$expected", "[Expected]"])
+def test_the_bare_word_expected_is_told(read, word):
+    program = read(minimal("- a => b", f"- equals: {word}\n- words: 1"))
     (notice,) = program.notices
-    assert notice.startswith("program.md:8: 'equals: expected' asks for that word; ")
+    assert notice.startswith(f"program.md:8: 'equals: {word}' asks for that word; ")
+
+
+@pytest.mark.parametrize(
+    "text", ["It costs $5, 5% [sic] of $total", "[input] $input: {input}", "$x}"]
+)
+def test_signs_that_are_no_placeholder_stay(read, text):
+    program = read(minimal("- a cat", task=text))
+    assert program.question(program.inputs[0]).startswith(text.replace("{input}", "a cat"))
 
 
 @pytest.mark.parametrize("text", ["File: the report is late", "file: lost => no", r"\file: a.csv"])

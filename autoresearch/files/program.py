@@ -27,7 +27,10 @@ OPAQUE = rf"{CODE.pattern}|:[^\S\n]*/(?:\\.|[^/\\\n])*/|{BLOCK.pattern}"  # no c
 APART = re.compile(rf"{OPAQUE}|(?P<comment><!--)(?s:.*?)(?:-->|(?P<open>\Z))", re.MULTILINE)
 CRITERION = re.compile(r"([\w-]+)\s*(?:\((.*?)\)\s*)?:\s*(.*)", re.DOTALL)
 WEIGHT = re.compile(r"weight\s*[=:]?\s*(\d+\.?\d*|\.\d+)", re.IGNORECASE)
-MARK = r"(?:\{\{|\$\{|\[\[|%\(|\{|<)\s*(\w+)\s*(?:\}\}|\]\]|\)s|\}|>)"  # a placeholder, elsewhere
+MARK = (  # a placeholder, elsewhere
+    r"(?:\{\{\{?|\$\{|\[\[|%\(|[{<$%[])\s*(\w+)\s*(?:\}\}\}?|\]\]|\)s|\}|>"
+    r"|(?i:(?<=\$input)\b|(?<=%input)%|(?<=\[input)\]))"
+)
 SPELLED = re.compile(rf"(?<![\\{{$\[]){MARK}")
 ASKED = re.compile(rf"\\({MARK})|\{{input\}}")
 
@@ -309,7 +312,7 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
         if first != where:
             raise ProgramError(f"{where}: the same criterion as at {first}; give that one a weight")
         refuse_other_spellings(where, c.argument)
-        if c.argument.casefold() == "expected":
+        if c.argument.casefold().strip("<>$%[]") == "expected":
             yield f"{where}: '{c.label}' asks for that word; '{c.kind}: {{expected}}' was meant?"
         if "{expected}" in c.argument and unanswered:
             raise ProgramError(
@@ -319,11 +322,12 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
 
 
 def refuse_other_spellings(where: str, text: str, guess: bool = False) -> None:
-    """{{input}}, ${input}, [[input]] and the like; with `guess` any {word}, and <input>."""
+    """{{input}}, ${input}, [[input]] and the like; with `guess` any {word}, <input>, $input."""
     for found in SPELLED.finditer(text):
         spelled, word = found[0], found[1].casefold().removesuffix("s")
         ours = word in ("input", "expected")
-        meant = ours and spelled[0] != "<" or guess and (ours or spelled[0] in "{$")
+        sure = spelled[0] == "{" or spelled[1] in "{[("
+        meant = ours and sure or guess and (ours or "{" in spelled[:2])
         if meant and spelled not in ("{input}", "{expected}"):
             right = f"{{{word if ours else 'input'}}}"
             raise ProgramError(
