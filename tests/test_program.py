@@ -297,7 +297,7 @@ def test_another_spelling_in_a_criterion_is_refused(read, spelled):
         read(minimal("- a => b", f"- equals: {spelled}"))
 
 
-@pytest.mark.parametrize("word", ["expected", "<expected>", "$expected", "[Expected]"])
+@pytest.mark.parametrize("word", ["expected", "<expected>", "[Expected]", "{label}"])
 def test_the_bare_word_expected_is_told(read, word):
     program = read(minimal("- a => b", f"- equals: {word}\n- words: 1"))
     (notice,) = program.notices

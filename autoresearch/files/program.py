@@ -312,7 +312,7 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
         if first != where:
             raise ProgramError(f"{where}: the same criterion as at {first}; give that one a weight")
         refuse_other_spellings(where, c.argument)
-        if c.argument.casefold().strip("<>$%[]") == "expected":
+        if re.fullmatch(r"[<$%[]?expected[]>%]?|\{(?!input|expected)\w+\}", c.argument, re.I):
             yield f"{where}: '{c.label}' asks for that word; '{c.kind}: {{expected}}' was meant?"
         if "{expected}" in c.argument and unanswered:
             raise ProgramError(
