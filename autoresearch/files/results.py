@@ -199,7 +199,7 @@ class Results(AbstractContextManager["Results"]):
                 write_whole(self._rescue, [records], like=self._file)
             except OSError as another:
                 safe = f"could not be saved in {self._rescue}: {reason(another)}"
-            why = reason(error) if isinstance(error, OSError) else error
+            why = f"{self._file}: {reason(error)}" if isinstance(error, OSError) else error
             count = f"all {len(self.experiments)} experiments up to now"
             raise ResultsError(f"{why}; {what} in mid-run, and {count} {safe}") from error
 
