@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from shlex import quote
 from typing import Any, NoReturn
 
 from autoresearch.api.exchange import BASE_URL
@@ -65,6 +66,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.demo and options.results:
         parser.error("--demo writes demo-results.json; leave out --results")
+    files = ("program", options.program, "program.md"), ("results", options.results, None)
+    named = "".join(f" --{n} {quote(str(at))}" for n, at, usual in files if at and str(at) != usual)
+    options.command = "python main.py" + " --demo" * options.demo + named
     options.workers = options.workers or (1 if options.demo else WORKERS)
     options.at_once = 1 if options.demo else AT_ONCE  # one after the other it can be repeated
     options.results = options.results or Path(

@@ -63,7 +63,7 @@ def headline(history: History, found: Confirmation | None) -> str:
         return f"The baseline is the best prompt with {plain:.2f}{where}: {worse}."
     both = f"The new prompt ({winner:.2f}) and the baseline ({plain:.2f}) cannot be told apart"
     chosen = "the new one" if found.best == found.winner else "the baseline"
-    chance = f"{chosen} is truly the better with a chance of {100 * found.chance:.0f} %"
+    chance = f"{chosen} is truly the better with a chance of {min(99, 100 * found.chance):.0f} %"
     return f"{both}{where} (difference {by:+.2f}, {known}); {chance}."
 
 
@@ -225,15 +225,15 @@ def never_met(history: History) -> str:
     return next((label for label in labels if not any(each.get(label) for each in marks)), "")
 
 
-def next_step(history: History, found: Confirmation | None) -> str:
-    """One suggestion, from the facts."""
+def next_step(history: History, found: Confirmation | None, command: str = "python main.py") -> str:
+    """One suggestion, from the facts; `command` is that of this start."""
     if history.leader is None:
-        return "python main.py --check tells whether key, model and program work"
+        return f"{command} --check tells whether key, model and program work"
     if history.completed >= EARLY and (label := never_met(history)):
         cause = "compare the answers with what it expects, then mend it or the task"
         return f"no answer ever met “{short(label, 60)}”: {cause}"
     if found is None:
-        return "python main.py goes on and confirms the best on fresh samples"
+        return f"{command} goes on and confirms the best on fresh samples"
     if saturated(history):
         passed = short(", ".join(history.passed_by_all()), 60)
         easy = f" (everything passes {passed})" * bool(passed)
@@ -244,12 +244,12 @@ def next_step(history: History, found: Confirmation | None) -> str:
     if not found.improved:
         return "nothing beat the baseline: say more in the goal, or try another NEBIUS_AGENT_MODEL"
     if history.completed >= EARLY and history.since_lead < history.completed / 10:
-        goes_on = f"python main.py --iterations {2 * history.completed}"
+        goes_on = f"{command} --iterations {2 * history.completed}"
         return f"the gain was still growing at the end: {goes_on} goes on"
     if history.since_lead >= STALE:
         stale = f"no gain in the last {history.since_lead} experiments"
         return f"{stale}: stop here, or try another NEBIUS_AGENT_MODEL"
-    return "python main.py --ablate tells which sentences of it matter"
+    return f"{command} --ablate tells which sentences of it matter"
 
 
 # --- the search, and the figures for grep ---

@@ -46,7 +46,12 @@ def template() -> Template:
 
 
 def page(
-    history: History, program: Program | None, target: int, running: bool, simulated: bool
+    history: History,
+    program: Program | None,
+    target: int,
+    running: bool,
+    simulated: bool,
+    command: str = "python main.py",
 ) -> Iterator[str]:
     """The self-contained report.html, part by part, so that it never stands in memory whole.
 
@@ -64,6 +69,7 @@ def page(
         target=target,
         running=running,
         simulated=simulated,
+        command=command,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         headline=re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
         good=bool(found and found.improved and all(row.mean for row in failing[1])),

@@ -77,7 +77,8 @@ class Reports:
 
     def _page(self, history: History, running: bool) -> list[str]:
         shown = self.display
-        parts = page(history, shown.program, shown.target, running, shown.simulated)
+        facts = shown.program, shown.target, running, shown.simulated, self.options.command
+        parts = page(history, *facts)
         return self._write("report.html", parts)
 
     def _write(self, name: str, parts: Iterable[str]) -> list[str]:

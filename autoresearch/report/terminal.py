@@ -156,7 +156,7 @@ class Display:
         below = self._fields(
             ("shorter", shorter and f"{shorter}: see the page"),
             ("fails", findings.fails_line(*failing)),
-            ("next", findings.next_step(history, found)),
+            ("next", findings.next_step(history, found, self.options.command)),
             ("files", ", ".join(files)),
         )
         best = found.best if found else history.leader and history.leader.prompt

@@ -6,7 +6,6 @@ import argparse
 import math
 from collections.abc import Callable, Collection
 from functools import partial
-from shlex import quote
 
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
@@ -58,9 +57,7 @@ def unconfirmed(history: History, options: argparse.Namespace) -> str:
     done = history.completed
     if options.no_confirm or not done or next_measurement(history, False, ()) is None:
         return ""
-    files = ("program", "program.md", options.program), ("results", "results.json", options.results)
-    given = "".join(f" --{n} {quote(str(at))}" for n, usual, at in files if str(at) != usual)
-    return f"not confirmed yet: python main.py{given} --iterations {done} confirms what is there"
+    return f"not confirmed yet: {options.command} --iterations {done} confirms what is there"
 
 
 def ahead(history: History) -> Ahead:
