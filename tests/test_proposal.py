@@ -203,3 +203,9 @@ def test_an_endless_input_is_no_example_where_there_are_others() -> None:
     pool = [*labelled("a", "b", "c"), Input("long " * 10_000, "d")]
     assert all("long" not in with_examples("p", pool, number) for number in range(20))
     assert "long" in with_examples("p", pool[3:], 1)
+
+
+@pytest.mark.parametrize("reply", ["{}", "```json\n{}\n```\n"])
+def test_a_reply_in_json_gives_the_prompt_that_it_holds(reply):
+    held = '{"THOUGHT": "shorter", "system_prompt": "Answer in one word.\\nNo more."}'
+    assert parse_proposal(reply.replace("{}", held)) == ("shorter", "Answer in one word.\nNo more.")

@@ -65,7 +65,10 @@ def parse_proposal(reply: str, whole: bool = False) -> tuple[str, str]:
     `whole`: a reply that does not keep to the form is the prompt, where it can be one.
     """
     reply = reply.replace("\r\n", "\n").strip()
-    if (fence := FENCED.match(reply)) and PROMPT_LABEL.search(fence[2]):
+    fence = FENCED.match(reply)
+    if labelled := _from_json(fence[2] if fence else reply):
+        reply = labelled
+    elif fence and PROMPT_LABEL.search(fence[2]):
         reply = fence[2]
     thought = THOUGHT_LABEL.search(reply)
     labels = list(PROMPT_LABEL.finditer(reply, thought.end() if thought else 0))
@@ -81,6 +84,16 @@ def parse_proposal(reply: str, whole: bool = False) -> tuple[str, str]:
     if any(echo in " ".join(WORD.findall(prompt.casefold())) for echo in ECHOES):
         raise ProposalError("it repeats the words of the form instead of a prompt")
     return (reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought else ""), prompt
+
+
+def _from_json(reply: str) -> str:
+    """The form that was asked for, from a JSON object with a prompt in it; "" from any other."""
+    try:
+        found = {key.casefold(): value for key, value in json.loads(reply).items()}
+    except (ValueError, RecursionError, AttributeError):
+        return ""
+    prompts = [value for key, value in found.items() if "prompt" in key and isinstance(value, str)]
+    return f"THOUGHT: {found.get('thought', '')}\nPROMPT: {prompts[0]}" if prompts else ""
 
 
 def _unwrapped(prompt: str) -> str:
