@@ -343,7 +343,7 @@ def test_the_third_try_asks_for_the_prompt_alone_and_takes_the_whole_reply() -> 
         "no",
         "I'm sorry, but I can't write that for you.",
         "I cannot help with this request today.",
-        "THOUGHT: this is what I would change about it",
+        "THOUGHT: hm",
         "You are a kind teacher.\n```\nand then it is cut",
         PLAIN,
         "Refine the leader: change it where it loses points, keep what works.",

@@ -209,3 +209,10 @@ def test_an_endless_input_is_no_example_where_there_are_others() -> None:
 def test_a_reply_in_json_gives_the_prompt_that_it_holds(reply):
     held = '{"THOUGHT": "shorter", "system_prompt": "Answer in one word.\\nNo more."}'
     assert parse_proposal(reply.replace("{}", held)) == ("shorter", "Answer in one word.\nNo more.")
+
+
+def test_a_whole_reply_may_bear_the_wrong_label():  # as a real model of half a billion weights does
+    said = "THOUGHT: The model should label reviews by their last sentence."
+    assert parse_proposal(said, whole=True)[1] == said.removeprefix("THOUGHT: ")
+    with pytest.raises(ProposalError):
+        parse_proposal(said)

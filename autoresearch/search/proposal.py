@@ -72,10 +72,10 @@ def parse_proposal(reply: str, whole: bool = False) -> tuple[str, str]:
         reply = fence[2]
     thought = THOUGHT_LABEL.search(reply)
     labels = list(PROMPT_LABEL.finditer(reply, thought.end() if thought else 0))
-    may_be_one = whole and not thought and len(reply.split()) >= WORDS and not REFUSAL.match(reply)
-    if not labels and not may_be_one:
+    label = labels[0] if labels else thought
+    given = reply[label.end() :] if label else reply
+    if not labels and not (whole and len(given.split()) >= WORDS and not REFUSAL.match(given)):
         raise ProposalError("it has no line that begins with PROMPT:")
-    given = reply[labels[0].end() :] if labels else reply
     prompt = _unwrapped(given)
     if not prompt.strip(". …"):
         raise ProposalError("nothing follows PROMPT:")
@@ -83,7 +83,8 @@ def parse_proposal(reply: str, whole: bool = False) -> tuple[str, str]:
         raise ProposalError("it holds more than one PROMPT:")
     if any(echo in " ".join(WORD.findall(prompt.casefold())) for echo in ECHOES):
         raise ProposalError("it repeats the words of the form instead of a prompt")
-    return (reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought else ""), prompt
+    told = reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought and labels else ""
+    return told, prompt
 
 
 def _from_json(reply: str) -> str:
