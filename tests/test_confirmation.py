@@ -69,8 +69,8 @@ def alternating(step: Step) -> list[float]:
 
 
 def measured(history: History, step: Step, scores: Scores = alternating) -> Experiment:
-    inputs = HELD_OUT if step.held_out else [""]
-    return record(history.completed, "confirmation", step.stage, step.prompt, scores(step), inputs)
+    number, inputs = history.completed, step.inputs
+    return record(number, "confirmation", step.stage, step.prompt, scores(step), inputs)
 
 
 def confirmed(
@@ -242,8 +242,8 @@ def test_the_score_that_the_search_believed_is_the_one_before_the_confirmation()
 def test_held_out_inputs_are_for_the_final_only_and_never_reach_the_search() -> None:
     history = searched(9)
     steps = confirmed(history, held_out=HELD_OUT)
-    assert {step.stage for step in steps if step.held_out} == {"final"}
-    assert all(step.held_out for step in steps if step.stage == "final")
+    assert all(set(s.inputs) == set(HELD_OUT) for s in steps if s.stage == "final")
+    assert all(s.inputs == ("",) for s in steps if s.stage != "final")
     found = outcome(history)
     assert found is not None and found.held_out
     assert (found.inputs, found.passes) == (2, math.ceil(FINAL / 2))
@@ -258,7 +258,7 @@ def test_other_held_out_inputs_later_are_measured_anew() -> None:
     history = searched(9)
     confirmed(history)
     steps = next_steps(history, TARGET, HELD_OUT)
-    assert [(step.stage, step.held_out) for step in steps] == [("final", True)] * 2
+    assert [(s.stage, set(s.inputs)) for s in steps] == [("final", set(HELD_OUT))] * 2
     confirmed(history, held_out=HELD_OUT)
     found = outcome(history)
     assert found is not None and found.held_out
@@ -451,13 +451,13 @@ def finished(
         assert len(taken) < 500
         step = steps[0]
         taken.append(step)
-        if failing in (step.inputs or ()):
+        if failing in (step.inputs):
             error = f'400 content filter (held-out input "{failing}")'
             history.add(Experiment(target, step.kind, step.stage, prompt=step.prompt, error=error))
             continue
         history.add(
             row(
-                step.kind, target, step.stage, step.prompt, step.inputs or (), step.passes,
+                step.kind, target, step.stage, step.prompt, step.inputs, step.passes,
                 partial(right, step.prompt),
             )
         )  # fmt: skip
@@ -481,7 +481,7 @@ def test_passes_go_where_they_tell_something(repeats: bool, calls: int) -> None:
     assert answers_repeat(history) is repeats
     taken = finished(history, 1, winner_right)
     final = [step for step in taken if step.stage == "final"]
-    assert sum(step.passes * len(step.inputs or ()) for step in final) == calls
+    assert sum(step.passes * len(step.inputs) for step in final) == calls
     assert [step.stage for step in taken if step.stage != "final"] == [] if repeats else True
 
 
@@ -499,7 +499,7 @@ def test_eight_of_eight_is_no_certainty_and_says_which_inputs_it_speaks_of() -> 
     history = labelled(FEW, EIGHT, repeats=True)
     finished(history, 1, winner_right)
     found = outcome(history)
-    assert found is not None and found.labels and found.held_out and found.generalises
+    assert found is not None and found.held_out and found.generalises
     assert (found.winner_score.mean, found.winner_score.high) == (10, 10)
     assert found.winner_score.low < 6.5
     assert (found.inputs, found.passes, found.winner_score.samples) == (8, 2, 8)
@@ -510,7 +510,7 @@ def test_labels_with_part_marks_are_labels() -> None:
     history = labelled(FEW, EIGHT, repeats=True)
     finished(history, 1, lambda p, text, at: 2.5 + 0.75 * winner_right(p, text, at))
     found = outcome(history)
-    assert found is not None and found.labels and found.winner_score.low < 7.5
+    assert found is not None and found.winner_score.low < 7.5
 
 
 def test_without_held_out_inputs_nothing_is_said_of_others() -> None:
@@ -524,9 +524,9 @@ def test_without_held_out_inputs_nothing_is_said_of_others() -> None:
 def test_of_very_many_held_out_inputs_the_same_sample_is_asked_in_parts() -> None:
     history = labelled(FEW, MANY_MORE, repeats=True)
     taken = finished(history, 1, winner_right)
-    asked = {text for step in taken for text in step.inputs or ()}
+    asked = {text for step in taken for text in step.inputs}
     assert len(asked) == 200 and asked == set(sample(reversed(MANY_MORE)))
-    assert max(len(step.inputs or ()) for step in taken) == 32
+    assert max(len(step.inputs) for step in taken) == 32
     part = history.experiments.pop()
     history.measured.remove(part)
     assert outcome(history) is None  # the last part of the last prompt is missing
@@ -540,7 +540,7 @@ def test_a_held_out_input_that_cannot_be_asked_is_left_out_and_named() -> None:
     taken = finished(history, 1, winner_right, failing=EIGHT[3])
     found = outcome(history)
     assert found is not None and found.skipped == (EIGHT[3],) and found.inputs == 7
-    assert sum(EIGHT[3] in (step.inputs or ()) for step in taken) == 2
+    assert sum(EIGHT[3] in (step.inputs) for step in taken) == 2
 
 
 def test_where_no_held_out_input_can_be_asked_the_final_takes_those_of_the_search() -> None:
@@ -555,7 +555,7 @@ def test_what_is_still_to_be_asked_is_known_beforehand() -> None:
     history = labelled(FEW, EIGHT, repeats=False)
     expected = cost_ahead(history, 1)
     taken = finished(history, 1, winner_right)
-    calls = sum(step.passes * len(step.inputs or ()) for step in taken)
+    calls = sum(step.passes * len(step.inputs) for step in taken)
     assert calls <= expected <= 1.5 * calls
     assert cost_ahead(history, 1) == 0
 
@@ -564,9 +564,7 @@ def test_a_confirmation_under_way_says_how_far_it_is() -> None:
     history = labelled(FEW, EIGHT, repeats=True)
     assert underway(history, 1) == ""
     step = next_steps(history, 1)[0]
-    history.add(
-        row("confirmation", 1, step.stage, step.prompt, step.inputs or (), 2, lambda *_: 10.0)
-    )
+    history.add(row("confirmation", 1, step.stage, step.prompt, step.inputs, 2, lambda *_: 10.0))
     assert underway(history, 1) == "confirmation under way: 16 of 32 calls"
     finished(history, 1, winner_right)
     assert underway(history, 1) == ""
@@ -582,7 +580,7 @@ def test_where_there_are_many_inputs_the_rounds_take_blocks_that_were_not_met() 
     taken = finished(history, 7, lambda prompt, text, at: 3.0 + (prompt == "c") - at % 2)
     rounds = [step for step in taken if step.stage != "final"]
     assert {step.passes for step in rounds} == {1}
-    assert not {text for step in rounds for text in step.inputs or ()} & set(met)
+    assert not {text for step in rounds for text in step.inputs} & set(met)
     first = {step.inputs for step in rounds if step.stage == "round 1"}
     assert sum(map(len, first)) == 16  # the same two blocks for all
     found = outcome(history)

@@ -74,7 +74,6 @@ def found(difference: Interval, **changes: Any) -> Confirmation:
         "passes": 2,
         "held_out": True,
         "generalises": True,
-        "labels": False,
         "skipped": (),
         "shortest": None,
     }

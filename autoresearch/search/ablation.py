@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from autoresearch.files.results import ResultsError
@@ -13,16 +13,15 @@ from autoresearch.search.confirmation import (
     MARGIN,
     Step,
     fresh_trials,
-    missing_steps,
+    missing,
     outcome,
-    records,
     sample,
+    scores_of,
     stands_for_others,
 )
-from autoresearch.search.evidence import Evidence, Scores, by_input
+from autoresearch.search.evidence import Evidence, by_input
 from autoresearch.search.history import History
 from autoresearch.search.intervals import ALPHA, Interval
-from autoresearch.text import normalise
 
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
 INPUTS, CALLS = 24, 24  # on which a sentence is measured, and how often in all
@@ -52,23 +51,23 @@ def split_sentences(prompt: str) -> list[str]:
 
 def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
     """The measurements that are still missing, or else the result."""
-    parts = split_sentences(prompt)
-    stages = {f"without {i + 1}": _without(parts, {i}) for i in range(len(parts))}
-    samples = _Samples(history, prompt, target)
-    if missing := samples.missing(stages):
-        return missing
-    judged = _judged(samples.evidence(stages), [*stages])
+    parts, compared = split_sentences(prompt), _Comparison(history, prompt, target)
+    without = {f"without {i + 1}": _without(parts, {i}) for i in range(len(parts))}
+    evidence = compared.with_whole(without)
+    if not isinstance(evidence, Evidence):
+        return evidence
+    judged = _judged(evidence, [*without])
     sentences = [(part.strip(), *each) for part, each in zip(parts, judged, strict=True)]
     idle = [i for i, (_, verdict) in enumerate(judged) if verdict != "matters"]
     idle = sorted(idle, key=lambda i: judged[i][0].mean)[: len(parts) - 1]
     for _ in range(TRIES if idle else 0):
-        stage = f"shortened by {len(idle)}"
-        shortened = {stage: _without(parts, idle)}
-        if missing := samples.missing(shortened):
-            return missing
-        loss = samples.evidence(shortened).difference(stage, WHOLE, ALPHA / TRIES)
+        stage, shortened = f"shortened by {len(idle)}", _without(parts, idle)
+        evidence = compared.with_whole({stage: shortened})
+        if not isinstance(evidence, Evidence):
+            return evidence
+        loss = evidence.difference(stage, WHOLE, ALPHA / TRIES)
         if loss.low > -MARGIN:
-            return Ablation(sentences, shortened[stage], loss)
+            return Ablation(sentences, shortened, loss)
         idle = idle[: math.ceil(len(idle) / 2)]  # those of most worth come back
     return Ablation(sentences, prompt, None)
 
@@ -87,37 +86,28 @@ def best_prompt(history: History) -> str:
     return found.best if found else leader.prompt
 
 
-class _Samples:
-    """Fresh scores of a prompt and its variants; for the whole prompt those of the final count."""
+class _Comparison:
+    """Of variants of a prompt with the whole one, of which the samples of the final count."""
 
     def __init__(self, history: History, prompt: str, target: int) -> None:
-        self.history, self.prompt, self.target = history, prompt, target
-        found = outcome(history)
+        self.history, found = history, outcome(history)
         self.final = by_input(fresh_trials(history, found, prompt)) if found else {}
-        self.inputs = sample(self.final or history.inputs, INPUTS)
-        self.general = stands_for_others(history, self.inputs)
-        self.passes = max(1 if self.general else 2, math.ceil(CALLS / len(self.inputs)))
+        inputs = sample(self.final or history.inputs, INPUTS)
+        self.general = stands_for_others(history, inputs)
+        passes = max(1 if self.general else 2, math.ceil(CALLS / len(inputs)))
+        self.whole = Step(WHOLE, prompt, passes, "ablation", target, (*inputs,))
 
-    def missing(self, stages: Mapping[str, str]) -> list[Step]:
-        """What is to be measured before the stages, name -> prompt, can be compared."""
-        wanted = dict(stages) if self.final else {WHOLE: self.prompt, **stages}
-        plan = self.inputs, self.passes, "ablation"
-        steps = [
-            missing_steps(self.history, self.target, stage, [prompt], *plan)
-            for stage, prompt in wanted.items()
-        ]
-        return [step for each in steps for step in each]
-
-    def evidence(self, stages: Mapping[str, str]) -> Evidence:
-        fresh = {stage: self._scores(stage, prompt) for stage, prompt in stages.items()}
-        whole = self.final or self._scores(WHOLE, self.prompt)
-        fresh[WHOLE] = {text: whole[text] for text in self.inputs}
-        return Evidence(self.history, self.target, fresh, self.general)
-
-    def _scores(self, stage: str, prompt: str) -> Scores:
-        taken = records(self.history, "ablation", self.target, stage)
-        same = (e for e in taken if normalise(e.prompt) == normalise(prompt))
-        return by_input(trial for e in same for trial in e.trials)
+    def with_whole(self, variants: Mapping[str, str]) -> list[Step] | Evidence:
+        """What is missing of the variants, stage -> prompt, or else what was measured, by stage."""
+        plan = [replace(self.whole, stage=stage, prompt=p) for stage, p in variants.items()]
+        if not self.final:
+            plan.insert(0, self.whole)
+        if steps := missing(self.history, plan):
+            return steps
+        fresh = {step.stage: scores_of(self.history, step) for step in plan}
+        if self.final:
+            fresh[WHOLE] = {text: self.final[text] for text in self.whole.inputs}
+        return Evidence(self.history, self.whole.iteration, fresh, self.general)
 
 
 def _judged(evidence: Evidence, stages: Sequence[str]) -> list[tuple[Interval, Verdict]]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from statistics import fmean
 
-from autoresearch.files.record import Experiment, Trial
+from autoresearch.files.record import Trial
 from autoresearch.search.evidence import FEW, Evidence, Scores, by_input
-from autoresearch.search.history import BLOCK, CONTENDERS, History
+from autoresearch.search.history import BLOCK, CONTENDERS, History, Standing
 from autoresearch.search.intervals import Interval, within
 from autoresearch.text import count, normalise, short
 
@@ -49,10 +49,9 @@ class Step:
     stage: str
     prompt: str
     passes: int
-    held_out: bool = False
     kind: str = "confirmation"
     iteration: int = 0
-    inputs: tuple[str, ...] | None = None
+    inputs: tuple[str, ...] = ()
 
     def of(self, passes: int) -> Step:
         return replace(self, passes=passes)
@@ -89,7 +88,6 @@ class Confirmation:
     passes: int  # of each input
     held_out: bool
     generalises: bool
-    labels: bool  # scores of a few values, so that the intervals are binomial
     shortest: Shortest | None
     skipped: tuple[str, ...]  # inputs that could not be asked
 
@@ -110,28 +108,26 @@ def next_steps(history: History, target: int, held_out: Sequence[str] = ()) -> l
 
     A step may be taken in parts: it comes again with the passes that are still missing.
     """
-    halving = _Halving(history, target)
-    if len(halving.alive) > 1:
-        return missing_steps(history, target, halving.stage, halving.prompts, *halving.next_round())
-    if not halving.alive:
-        return []
-    inputs, passes = _final(history, target, held_out or history.held_out or ())
-    prompts = halving.finalists()
+    alive, estimates, steps = _halved(history, target)
+    if steps or not alive:
+        return steps
+    final, prompts = _final(history, target, held_out), _finalists(history, alive[0], estimates)
     scores = {score for each in _baseline_answers(history) for _, score in each}
-    if len(scores) <= FEW and stands_for_others(history, inputs) and len(inputs) < LABELS:
-        del prompts[2:]
-    return missing_steps(history, target, "final", prompts, inputs, passes)
+    if len(scores) <= FEW and stands_for_others(history, final.inputs):
+        if len(final.inputs) < LABELS:
+            del prompts[2:]
+    return missing(history, [replace(final, prompt=prompt) for prompt in prompts])
 
 
 def cost_ahead(history: History, target: int, held_out: Sequence[str] = ()) -> int:
     """Calls of the model that the confirmation will still need."""
     steps = next_steps(history, target, held_out)
-    calls = sum(step.passes * len(step.inputs or ()) for step in steps)
+    calls = sum(step.passes * len(step.inputs) for step in steps)
     if steps and steps[0].stage != "final":
-        inputs, passes = _final(history, target, held_out or history.held_out or ())
+        final = _final(history, target, held_out)
         rounds = math.ceil(math.log2(len({step.prompt for step in steps}))) - 1
         each = BLOCKS * BLOCK if len(history.blocks) > 1 else ROUND * len(history.inputs)
-        calls += rounds * each + 3 * passes * len(inputs)
+        calls += rounds * each + 3 * final.passes * len(final.inputs)
     return calls
 
 
@@ -169,146 +165,102 @@ def _baseline_answers(history: History) -> list[list[tuple[str, float]]]:
     return [*found.values()]
 
 
-def _final(history: History, target: int, given: Collection[str]) -> tuple[list[str], int]:
-    """Its inputs, the search's where no other can be asked, and the passes of each."""
-    pools = sample(given), sample(_searched(history))
-    kept = (_answered(history, target, pool) for pool in pools)
-    inputs = next(filter(None, kept), pools[1])
-    general = stands_for_others(history, inputs)
-    if answers_repeat(history):
-        return inputs, 1 if general and len(inputs) >= FINAL else 2
-    noise = within([[score for _, score in each] for each in _baseline_answers(history)]) or 0.0
-    passes = math.ceil(max(FINAL, noise / STANDARD_ERROR**2) / len(inputs))
-    least = 1 if general and len(inputs) >= FINAL_MOST else 2
-    return inputs, min(ENOUGH if general else FINAL_MOST, max(passes, least))
-
-
-def _searched(history: History) -> list[str]:
-    """The search's inputs in the order in which they are met, less those that are refused."""
-    return [text for block in history.blocks for text in block]
-
-
-def _answered(history: History, target: int, inputs: Iterable[str]) -> list[str]:
-    """The inputs that failed records of the final do not name again and again."""
-    where = ("confirmation", target, "final")
-    failed = (e for e in history.experiments if e.error) if history.failures else ()
-    errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == where]
-    named = {text: sum(f'input "{short(text)}"' in error for error in errors) for text in inputs}
-    return [text for text, failures in named.items() if failures < REFUSED]
-
-
 def stands_for_others(history: History, inputs: Sequence[str]) -> bool:
     """Whether they stand for others of their kind: a sample that no choice was made on."""
     return len(inputs) >= SAMPLE and not history.inputs.issuperset(inputs)
 
 
-class _Halving:
-    """Who survives the rounds that are complete, and what each contender is taken for.
+def _halved(history: History, target: int) -> tuple[list[Standing], dict[str, float], list[Step]]:
+    """Who survives the rounds that are complete, best first, what each contender is taken for, and
+    what is missing of the next round.
 
     Over many inputs a round takes blocks from the end of their order, which the search met last.
     """
+    alive = [*(history.contenders.get(target) or history.top(CONTENDERS))]
+    estimates = {standing.prompt: standing.estimate for standing in alive}
+    weights = {standing.prompt: standing.samples for standing in alive}
+    blocked, number = len(history.blocks) > 1, 1
+    order = [text for block in history.blocks for text in block][:: -1 if blocked else 1]
+    if answers_repeat(history) and not blocked:
+        del alive[1:]  # nothing new can be learned on the same inputs
+    while len(alive) > 1:
+        share = max(1, (BLOCKS if blocked else ROUND) // len(alive))
+        inputs = order[: BLOCK * share] if blocked else order
+        order = order[len(inputs) :] + inputs
+        plan = Step(
+            f"round {number}", "", 1 if blocked else share, "confirmation", target, (*inputs,)
+        )
+        plans = [replace(plan, prompt=standing.prompt) for standing in alive]
+        if steps := missing(history, plans):
+            return alive, estimates, steps
+        mean = {p.prompt: fmean(map(fmean, scores_of(history, p).values())) for p in plans}
+        level = fmean(estimates[prompt] for prompt in mean) - fmean(mean.values())
+        for prompt in mean:  # blocks are easier or harder, for all alike
+            new = share * (mean[prompt] + level * blocked)
+            total = weights[prompt] * estimates[prompt] + new
+            weights[prompt] += share
+            estimates[prompt] = total / weights[prompt]
+        alive.sort(key=lambda standing: (-estimates[standing.prompt], len(standing.prompt)))
+        del alive[math.ceil(len(alive) / 2) :]
+        number += 1
+    return alive, estimates, []
 
-    def __init__(self, history: History, target: int) -> None:
-        self.history, self.target = history, target
-        self.alive = list(history.contenders.get(target) or history.top(CONTENDERS))
-        self.estimates = {s.prompt: s.estimate for s in self.alive}
-        self.weights = {s.prompt: s.samples for s in self.alive}
-        self.blocked = len(history.blocks) > 1
-        self.order = _searched(history)[:: -1 if self.blocked else 1]
-        self.rounds = self.met = 0
-        if answers_repeat(history) and not self.blocked:
-            del self.alive[1:]  # nothing new can be learned on the same inputs
-        while len(self.alive) > 1 and self._take():
-            self.rounds += 1
-            self.alive.sort(key=lambda s: (-self.estimates[s.prompt], len(s.prompt)))
-            del self.alive[math.ceil(len(self.alive) / 2) :]
 
-    @property
-    def stage(self) -> str:
-        return f"round {self.rounds + 1}"
-
-    @property
-    def prompts(self) -> list[str]:
-        return [standing.prompt for standing in self.alive]
-
-    def _share(self) -> int:
-        return max(1, (BLOCKS if self.blocked else ROUND) // len(self.alive))
-
-    def next_round(self) -> tuple[list[str], int]:
-        """Its inputs, and the passes of each contender over them."""
-        if not self.blocked:
-            return self.order, self._share()
-        places = range(self.met, self.met + min(BLOCK * self._share(), len(self.order)))
-        return [self.order[at % len(self.order)] for at in places], 1
-
-    def _take(self) -> bool:
-        """Pool the next round with what is known; False while it is not complete."""
-        met = _met(records(self.history, "confirmation", self.target, self.stage))
-        inputs, passes = self.next_round()
-        if not all(_has(met, prompt, inputs, passes) for prompt in self.prompts):
-            return False
-        mean = {p: fmean(fmean(met[normalise(p)][text]) for text in inputs) for p in self.prompts}
-        level = fmean(self.estimates[p] for p in mean) - fmean(mean.values())
-        for p in mean:  # blocks are easier or harder, for all alike
-            new = self._share() * (mean[p] + level * self.blocked)
-            total = self.weights[p] * self.estimates[p] + new
-            self.weights[p] += self._share()
-            self.estimates[p] = total / self.weights[p]
-        self.met += len(inputs)
-        return True
-
-    def finalists(self) -> list[str]:
-        """The winner, the baseline, and the shortest contender that may be the winner's equal."""
-        winner = self.alive[0].prompt
-        baseline = self.history.baseline.prompt if self.history.baseline else winner
-        least = self.estimates[winner] - MARGIN
-        equal = [prompt for prompt, estimate in self.estimates.items() if estimate >= least]
-        shorter = [prompt for prompt in equal if _saves(prompt, winner)]
-        return [winner, baseline, *sorted(shorter, key=len)[:1]]
+def _finalists(history: History, winner: Standing, estimates: Mapping[str, float]) -> list[str]:
+    """The winner, the baseline, and the shortest contender that may be the winner's equal."""
+    least = estimates[winner.prompt] - MARGIN
+    equal = [prompt for prompt, estimate in estimates.items() if estimate >= least]
+    shorter = [prompt for prompt in equal if _saves(prompt, winner.prompt)]
+    return [winner.prompt, (history.baseline or winner).prompt, *sorted(shorter, key=len)[:1]]
 
 
 def _saves(prompt: str, other: str) -> bool:
     return len(other) - len(prompt) >= max(1, SAVING * len(other))
 
 
-def missing_steps(
-    history: History,
-    target: int,
-    stage: str,
-    prompts: Iterable[str],
-    inputs: Sequence[str],
-    passes: int,
-    kind: str = "confirmation",
-) -> list[Step]:
-    """The steps that bring each prompt to so many passes of each input."""
-    met = _met(records(history, kind, target, stage))
-    parts = [tuple(inputs[at : at + PART]) for at in range(0, len(inputs), PART)]
+def _final(history: History, target: int, held_out: Sequence[str]) -> Step:
+    """The step of each prompt: the more inputs the fewer passes, few where answers repeat. Its
+    inputs are the search's where no other can be asked: failed records name them repeatedly."""
+    searched = [text for block in history.blocks for text in block]
+    pools = sample(held_out or history.held_out or ()), sample(searched)
+    failed = (e for e in history.experiments if e.error) if history.failures else ()
+    where = ("confirmation", target, "final")
+    errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == where]
+    named = {t: sum(f'input "{short(t)}"' in e for e in errors) for pool in pools for t in pool}
+    kept = ([text for text in pool if named[text] < REFUSED] for pool in pools)
+    inputs = next(filter(None, kept), pools[1])
+    general, repeat = stands_for_others(history, inputs), answers_repeat(history)
+    passes = 1 if general and len(inputs) >= (FINAL if repeat else FINAL_MOST) else 2
+    if not repeat:
+        noise = within([[score for _, score in each] for each in _baseline_answers(history)])
+        wanted = math.ceil(max(FINAL, (noise or 0.0) / STANDARD_ERROR**2) / len(inputs))
+        passes = min(ENOUGH if general else FINAL_MOST, max(passes, wanted))
+    return Step("final", "", passes, "confirmation", target, (*inputs,))
+
+
+def missing(history: History, plan: Iterable[Step]) -> list[Step]:
+    """What is left of the steps, each in parts of at most PART inputs."""
     steps = []
-    for key, prompt in {normalise(prompt): prompt for prompt in prompts}.items():
-        for part in parts:
-            left = passes - min(len(met.get(key, {}).get(text, ())) for text in part)
-            held_out = not history.inputs.issuperset(part)
-            steps.append(Step(stage, prompt, left, held_out, kind, target, part))
+    for step in dict.fromkeys(plan):
+        met = scores_of(history, step)
+        for at in range(0, len(step.inputs), PART):
+            part = step.inputs[at : at + PART]
+            left = step.passes - min(len(met[text]) for text in part)
+            steps.append(replace(step, passes=left, inputs=part))
     return [step for step in steps if step.passes > 0]
 
 
-def records(history: History, kind: str, target: int, stage: str) -> list[Experiment]:
-    return [
-        e for e in history.measured if (e.kind, e.iteration, e.strategy) == (kind, target, stage)
-    ]
+def scores_of(history: History, step: Step) -> Scores:
+    """What the step came to, so far as it was taken."""
+    met = by_input(taken(history, step))
+    return {text: met.get(text, []) for text in step.inputs}
 
 
-def _met(taken: Iterable[Experiment]) -> dict[str, Scores]:
-    """Prompt key -> input -> the score of each pass."""
-    trials: dict[str, list[Trial]] = defaultdict(list)
-    for record in taken:
-        trials[normalise(record.prompt)] += record.trials
-    return {key: by_input(each) for key, each in trials.items()}
-
-
-def _has(met: Mapping[str, Scores], prompt: str, inputs: Iterable[str], passes: int) -> bool:
-    mine = met.get(normalise(prompt), {})
-    return all(len(mine.get(text, ())) >= passes for text in inputs)
+def taken(history: History, step: Step) -> list[Trial]:
+    """The trials that were made for a step, on whatever inputs."""
+    place, prompt = (step.kind, step.iteration, step.stage), normalise(step.prompt)
+    same = (e for e in history.measured if (e.kind, e.iteration, e.strategy) == place)
+    return [trial for e in same if normalise(e.prompt) == prompt for trial in e.trials]
 
 
 # ---- what it says
@@ -316,43 +268,33 @@ def _has(met: Mapping[str, Scores], prompt: str, inputs: Iterable[str], passes: 
 
 def outcome(history: History, target: int | None = None) -> Confirmation | None:
     """The complete confirmation at `target`, by default the latest; None where there is none."""
-    for at in sorted(history.contenders, reverse=True) if target is None else [target]:
-        if history.baseline is not None and (found := _outcome(history, at)):
-            return found
-    return None
+    targets = sorted(history.contenders, reverse=True) if target is None else [target]
+    return next(filter(None, (_outcome(history, at) for at in targets)), None)
 
 
 def fresh_trials(history: History, found: Confirmation, prompt: str) -> list[Trial]:
     """The final's trials of one prompt."""
-    return [
-        trial
-        for record in records(history, "confirmation", found.target, "final")
-        for trial in record.trials
-        if normalise(record.prompt) == normalise(prompt)
-        and (trial.input not in history.inputs) == found.held_out
-    ]
+    every = taken(history, Step("final", prompt, 0, iteration=found.target))
+    return [trial for trial in every if (trial.input not in history.inputs) == found.held_out]
 
 
 def _outcome(history: History, target: int) -> Confirmation | None:
-    halving = _Halving(history, target)
-    if len(halving.alive) != 1:
+    alive, estimates, _ = _halved(history, target)
+    if len(alive) != 1 or history.baseline is None:
         return None
-    prompts = halving.finalists()
+    prompts = _finalists(history, alive[0], estimates)
     winner, baseline = prompts[:2]
-    met = _met(records(history, "confirmation", target, "final"))
     given = history.held_out
     if given is None:  # program.md is not known: the final's inputs are those that both met
-        both = set(met.get(normalise(winner), ())) & set(met.get(normalise(baseline), ()))
-        given = tuple(both - history.inputs)
-    inputs, passes = _final(history, target, given)
-    if not all(_has(met, prompt, inputs, passes) for prompt in prompts[:2]):
+        steps = (Step("final", prompt, 0, iteration=target) for prompt in prompts[:2])
+        mine, theirs = ({trial.input for trial in taken(history, step)} for step in steps)
+        given = tuple((mine & theirs) - history.inputs)
+    final = _final(history, target, given)
+    plan = [replace(final, prompt=prompt) for prompt in prompts]
+    if missing(history, plan[:2]):
         return None
-    fresh = {
-        prompt: {text: met[normalise(prompt)][text] for text in inputs}
-        for prompt in prompts
-        if _has(met, prompt, inputs, passes)
-    }
-    evidence = Evidence(history, target, fresh, stands_for_others(history, inputs))
+    fresh = {p.prompt: scores_of(history, p) for p in plan if not missing(history, [p])}
+    evidence = Evidence(history, target, fresh, stands_for_others(history, final.inputs))
     difference, chance = evidence.difference(winner, baseline), evidence.chance(winner, baseline)
     best = winner if (difference.mean, chance) > (0, 0.5) else baseline
     return Confirmation(
@@ -364,14 +306,13 @@ def _outcome(history: History, target: int) -> Confirmation | None:
         baseline_score=evidence.score(baseline),
         difference=difference,
         chance=max(LEAST, chance if best == winner else 1 - chance),
-        believed=halving.alive[0].estimate,
-        inputs=len(inputs),
+        believed=alive[0].estimate,
+        inputs=len(final.inputs),
         passes=min(len(each) for scores in fresh.values() for each in scores.values()),
-        held_out=not history.inputs.issuperset(inputs),
+        held_out=not history.inputs.issuperset(final.inputs),
         generalises=evidence.generalises,
-        labels=evidence.scale is not None,
         shortest=_shortest(evidence, best),
-        skipped=tuple(text for text in sample(given) if text not in inputs),
+        skipped=tuple(text for text in sample(given) if text not in final.inputs),
     )
 
 

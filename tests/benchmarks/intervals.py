@@ -128,10 +128,8 @@ def night(cell: Cell, seed: int) -> tuple[World, Confirmation]:
         history.add(world.experiment("proposal", number, "refine", prompt, 1, world.searched))
     while steps := next_steps(history, PROPOSALS):
         for step in steps:
-            inputs = step.inputs or ()
-            history.add(
-                world.experiment(step.kind, PROPOSALS, step.stage, step.prompt, step.passes, inputs)
-            )
+            asked = step.stage, step.prompt, step.passes, step.inputs
+            history.add(world.experiment(step.kind, PROPOSALS, *asked))
     found = outcome(history)
     assert found is not None
     return world, found

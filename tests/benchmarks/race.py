@@ -99,7 +99,7 @@ class Race:
             if step.stage == "final":
                 return step.prompt
             record = Experiment(target, step.kind, step.stage, prompt=step.prompt)
-            self.history.add(self.asked(record, step.inputs or ()))
+            self.history.add(self.asked(record, step.inputs))
 
 
 def raced(scores: np.ndarray, name: str, halving: bool = True) -> Found:
