@@ -138,16 +138,18 @@ def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
 
 @lru_cache(maxsize=4096)
 def t_quantile(freedom: float, level: float = 1 - ALPHA / 2) -> float:
-    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, by bisection of its CDF."""
+    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, by bisection.
+
+    P(T <= t) comes from the incomplete beta function (Abramowitz, Stegun 26.7.1).
+    """
+
+    def reached(t: float) -> bool:
+        return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2 >= level
+
     most = 2.0
-    while t_cdf(most, freedom) < level:
+    while not reached(most):
         most *= 2
-    return _first(lambda t: t_cdf(t, freedom) >= level, 0.0, most)
-
-
-def t_cdf(t: float, freedom: float) -> float:
-    """P(T <= t) for t >= 0, from the incomplete beta function (Abramowitz, Stegun 26.7.1)."""
-    return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
+    return _first(reached, 0.0, most)
 
 
 def _beta(a: float, b: float, x: float) -> float:
