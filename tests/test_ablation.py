@@ -51,15 +51,22 @@ def by_sentences(step: Step) -> list[float]:
     return [total + 0.2 * (-1) ** number for number in range(step.passes)]
 
 
-def ablated(history: History, scores: Scores = by_sentences, prompt: str = PROMPT) -> Ablation:
-    while isinstance(steps := ablate(history, prompt, TARGET), list):
+def led(prompt: str = PROMPT) -> History:
+    """A search without a confirmation in which this prompt is ahead."""
+    history = searched(1)
+    history.add(record(TARGET + 1, "proposal", "refine", prompt, [9.0]))
+    return history
+
+
+def ablated(history: History, scores: Scores = by_sentences) -> Ablation:
+    while isinstance(steps := ablate(history), list):
         step = steps[0]
-        history.add(record(TARGET, "ablation", step.stage, step.prompt, scores(step)))
+        history.add(record(step.iteration, "ablation", step.stage, step.prompt, scores(step)))
     return steps
 
 
 def test_each_sentence_is_left_out_in_turn() -> None:
-    steps = ablate(searched(1), PROMPT, TARGET)
+    steps = ablate(led())
     assert isinstance(steps, list)
     assert {step.stage: step.prompt for step in steps} == {
         "whole": PROMPT,
@@ -72,7 +79,7 @@ def test_each_sentence_is_left_out_in_turn() -> None:
 
 
 def test_what_each_sentence_is_worth_and_the_prompt_without_the_idle_ones() -> None:
-    found = ablated(searched(1))
+    found = ablated(led())
     assert [(text, pytest.approx(value.mean)) for text, value, _ in found.sentences] == [
         *WORTH.items()
     ]
@@ -90,33 +97,33 @@ def test_sentences_that_matter_only_together_come_back() -> None:
         ideas = Counter(word in step.prompt for word in ("brief", "quick"))
         return [8 - 5 * (ideas[False] == 2) + 0.2 * (-1) ** n for n in range(step.passes)]
 
-    found = ablated(searched(1), either)
+    found = ablated(led(), either)
     assert ("brief" in found.shortened) != ("quick" in found.shortened)
 
 
 def test_a_prompt_in_which_everything_matters_stays_whole() -> None:
-    history = searched(1)
+    history = led()
     whole = ablated(history, lambda s: [9.0 if s.stage == "whole" else 2.0] * s.passes)
     assert (whole.shortened, whole.loss) == (PROMPT, None)
     assert not any(e.strategy.startswith("shortened") for e in history.measured)
 
 
 def test_a_prompt_of_one_sentence_is_not_emptied() -> None:
-    found = ablated(searched(1), lambda step: [5.0] * step.passes, "Be brief.")
+    found = ablated(led("Be brief."), lambda step: [5.0] * step.passes)
     assert (found.shortened, found.loss) == ("Be brief.", None)
     assert [text for text, _, _ in found.sentences] == ["Be brief."]
 
 
 def test_an_interrupted_ablation_goes_on() -> None:
-    history = searched(1)
+    history = led()
     found = ablated(history)
-    begun = TARGET + 1
+    begun = len(led().experiments)
     for count in range(begun, len(history.experiments)):
         assert ablated(History(history.experiments[:count])) == found
 
 
 def test_ablations_do_not_move_the_search() -> None:
-    history = searched(9)
+    history = led()
     before = history.top(99)
     ablated(history)
     assert history.top(99) == before

@@ -22,7 +22,7 @@ from autoresearch.options import environment, task_temperature
 from autoresearch.report.findings import series_name
 from autoresearch.report.page import page
 from autoresearch.report.terminal import Display
-from autoresearch.search.ablation import taken_apart
+from autoresearch.search.ablation import Ablation, ablate
 from autoresearch.search.confirmation import outcome
 from autoresearch.search.history import History
 from autoresearch.search.series import latest_series, open_history
@@ -66,7 +66,7 @@ class Reports:
     def conclude(self, history: History) -> bool:
         """The last report, whatever ended the run; whether its page could be written."""
         if self.options.ablate:
-            if result := taken_apart(history):
+            if isinstance(result := ablate(history), Ablation):
                 self.display.ablation(result)
             return True
         found = outcome(history, history.completed)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from autoresearch.files.results import ResultsError
 from autoresearch.search.confirmation import (
     MARGIN,
     Step,
+    by_input,
+    evidence_of,
     fresh_trials,
     missing,
     outcome,
@@ -19,16 +20,13 @@ from autoresearch.search.confirmation import (
     scores_of,
     stands_for_others,
 )
-from autoresearch.search.evidence import Evidence, by_input
 from autoresearch.search.history import History
-from autoresearch.search.intervals import ALPHA, Interval
+from autoresearch.search.intervals import ALPHA, Evidence, Interval
 
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?=\s+\S)|(?<=\S)(?=[^\S\n]*\n\s*\S)")
 INPUTS, CALLS = 24, 24  # on which a sentence is measured, and how often in all
 WHOLE = "whole"  # the stage of the prompt itself
 TRIES = 3  # at a shortened prompt, each at ALPHA / TRIES
-
-Verdict = Literal["matters", "harms", "cannot be told"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Ablation:
     shown to lose less than MARGIN: `loss` is its score minus the whole one's.
     """
 
-    sentences: list[tuple[str, Interval, Verdict]]
+    sentences: list[tuple[str, Interval, str]]  # with: matters, harms or cannot be told
     shortened: str
     loss: Interval | None
 
@@ -49,11 +47,13 @@ def split_sentences(prompt: str) -> list[str]:
     return [part for part in SENTENCE_END.split(prompt) if part.strip()]
 
 
-def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
-    """The measurements that are still missing, or else the result."""
-    parts, compared = split_sentences(prompt), _Comparison(history, prompt, target)
+def ablate(history: History) -> list[Step] | Ablation:
+    """Of the best prompt: the measurements that are still missing, or else the result; raises
+    ResultsError where there is none."""
+    prompt = best_prompt(history)
+    parts = split_sentences(prompt)
     without = {f"without {i + 1}": _without(parts, {i}) for i in range(len(parts))}
-    evidence = compared.with_whole(without)
+    evidence = _measured(history, prompt, without)
     if not isinstance(evidence, Evidence):
         return evidence
     judged = _judged(evidence, [*without])
@@ -62,7 +62,7 @@ def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
     idle = sorted(idle, key=lambda i: judged[i][0].mean)[: len(parts) - 1]
     for _ in range(TRIES if idle else 0):
         stage, shortened = f"shortened by {len(idle)}", _without(parts, idle)
-        evidence = compared.with_whole({stage: shortened})
+        evidence = _measured(history, prompt, {stage: shortened})
         if not isinstance(evidence, Evidence):
             return evidence
         loss = evidence.difference(stage, WHOLE, ALPHA / TRIES)
@@ -72,47 +72,35 @@ def ablate(history: History, prompt: str, target: int) -> list[Step] | Ablation:
     return Ablation(sentences, prompt, None)
 
 
-def taken_apart(history: History) -> Ablation | None:
-    """The ablation of the best prompt; None while measurements are missing."""
-    result = ablate(history, best_prompt(history), history.completed)
-    return result if isinstance(result, Ablation) else None
-
-
 def best_prompt(history: History) -> str:
-    """The confirmed best prompt, else the leader; raises ResultsError where there is none."""
+    """The confirmed best prompt, else the leader."""
     found, leader = outcome(history), history.leader
     if leader is None:
         raise ResultsError("there is no winner yet: run python main.py first, then --ablate")
     return found.best if found else leader.prompt
 
 
-class _Comparison:
-    """Of variants of a prompt with the whole one, of which the samples of the final count."""
-
-    def __init__(self, history: History, prompt: str, target: int) -> None:
-        self.history, found = history, outcome(history)
-        self.final = by_input(fresh_trials(history, found, prompt)) if found else {}
-        inputs = sample(self.final or history.inputs, INPUTS)
-        self.general = stands_for_others(history, inputs)
-        passes = max(1 if self.general else 2, math.ceil(CALLS / len(inputs)))
-        self.whole = Step(WHOLE, prompt, passes, "ablation", target, (*inputs,))
-
-    def with_whole(self, variants: Mapping[str, str]) -> list[Step] | Evidence:
-        """What is missing of the variants, stage -> prompt, or else what was measured, by stage."""
-        plan = [replace(self.whole, stage=stage, prompt=p) for stage, p in variants.items()]
-        if not self.final:
-            plan.insert(0, self.whole)
-        if steps := missing(self.history, plan):
-            return steps
-        fresh = {step.stage: scores_of(self.history, step) for step in plan}
-        if self.final:
-            fresh[WHOLE] = {text: self.final[text] for text in self.whole.inputs}
-        return Evidence(self.history, self.whole.iteration, fresh, self.general)
+def _measured(history: History, prompt: str, variants: Mapping[str, str]) -> list[Step] | Evidence:
+    """What is missing of the variants, stage -> text, and of the prompt itself, unless it has
+    samples of the final; where nothing is, what all scored, by stage."""
+    found, target = outcome(history), history.completed
+    final = by_input(fresh_trials(history, found, prompt)) if found else {}
+    inputs = sample(final or history.inputs, INPUTS)
+    least = 1 if stands_for_others(history, inputs) else 2
+    passes = max(least, math.ceil(CALLS / len(inputs)))
+    texts = variants if final else {WHOLE: prompt, **variants}
+    plan = [Step(s, text, passes, "ablation", target, (*inputs,)) for s, text in texts.items()]
+    if steps := missing(history, plan):
+        return steps
+    fresh = {step.stage: scores_of(history, step) for step in plan}
+    if final:
+        fresh[WHOLE] = {text: final[text] for text in inputs}
+    return evidence_of(history, target, fresh, inputs)
 
 
-def _judged(evidence: Evidence, stages: Sequence[str]) -> list[tuple[Interval, Verdict]]:
+def _judged(evidence: Evidence, stages: Sequence[str]) -> list[tuple[Interval, str]]:
     """What each sentence is worth, by Holm's steps: what is told leaves the others more room."""
-    found: dict[str, tuple[Interval, Verdict]] = {}
+    found: dict[str, tuple[Interval, str]] = {}
     while left := [stage for stage in stages if stage not in found]:
         worth = {s: evidence.difference(WHOLE, s, ALPHA / len(left)) for s in left}
         told = {s: w for s, w in worth.items() if w.low > 0 or w.high < 0}

@@ -17,9 +17,8 @@ from hashlib import sha256
 from statistics import fmean
 
 from autoresearch.files.record import Trial
-from autoresearch.search.evidence import FEW, Evidence, Scores, by_input
 from autoresearch.search.history import BLOCK, CONTENDERS, History, Standing
-from autoresearch.search.intervals import Interval, within
+from autoresearch.search.intervals import FEW, Evidence, Interval, Scores, within
 from autoresearch.text import count, normalise, short
 
 ROUND = 24  # passes in one round of halving, shared by its contenders,
@@ -256,6 +255,13 @@ def scores_of(history: History, step: Step) -> Scores:
     return {text: met.get(text, []) for text in step.inputs}
 
 
+def by_input(trials: Iterable[Trial]) -> Scores:
+    found: dict[str, list[float]] = defaultdict(list)
+    for trial in trials:
+        found[trial.input].append(trial.score)
+    return found
+
+
 def taken(history: History, step: Step) -> list[Trial]:
     """The trials that were made for a step, on whatever inputs."""
     place, prompt = (step.kind, step.iteration, step.stage), normalise(step.prompt)
@@ -294,7 +300,7 @@ def _outcome(history: History, target: int) -> Confirmation | None:
     if missing(history, plan[:2]):
         return None
     fresh = {p.prompt: scores_of(history, p) for p in plan if not missing(history, [p])}
-    evidence = Evidence(history, target, fresh, stands_for_others(history, final.inputs))
+    evidence = evidence_of(history, target, fresh, final.inputs)
     difference, chance = evidence.difference(winner, baseline), evidence.chance(winner, baseline)
     best = winner if (difference.mean, chance) > (0, 0.5) else baseline
     return Confirmation(
@@ -314,6 +320,20 @@ def _outcome(history: History, target: int) -> Confirmation | None:
         shortest=_shortest(evidence, best),
         skipped=tuple(text for text in sample(given) if text not in final.inputs),
     )
+
+
+def evidence_of(
+    history: History, target: int, fresh: Mapping[str, Scores], inputs: Sequence[str]
+) -> Evidence:
+    """Fresh scores on these inputs beside what was seen of their prompts and of the contenders."""
+    measured = (e for e in history.measured if e.iteration != target or e.strategy == "final")
+    later = {id(trial) for e in measured for trial in e.trials}
+    contenders = [s.prompt for s in history.contenders.get(target) or history.top(CONTENDERS)]
+    seen = {
+        prompt: by_input(t for t in history.trials(prompt) if id(t) not in later)
+        for prompt in dict.fromkeys((*contenders, *fresh))
+    }
+    return Evidence(fresh, seen, stands_for_others(history, inputs))
 
 
 def _shortest(evidence: Evidence, best: str) -> Shortest | None:

@@ -1,4 +1,5 @@
-"""95 % intervals for means and for paired differences; standard library only.
+"""95 % intervals for means and paired differences, and how sure the fresh scores of a few prompts
+make us, given what the search saw of them; standard library only.
 
 Which method holds on how few inputs `python -m tests.benchmarks.intervals` measures.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist, fmean, variance
@@ -17,9 +18,12 @@ PSEUDO = 1.25  # pseudo-pairs at each end of a difference
 SEEN = 8  # degrees of freedom that a variance known from elsewhere weighs,
 TRUSTED = 4  # and those that the quantile takes from it: tails are longer than the normal's
 FLOOR = 0.1  # points: no standard deviation is taken to be less
+FEW = 4  # distinct scores up to which they are taken for labels
+FRESH, SEARCHED = 0.64, 0.48  # deviations from 0 that count for the chance: fitted to simulations
 
 Groups = Sequence[Sequence[float]]
 Bounds = tuple[float, float]
+Scores = Mapping[str, list[float]]  # input -> the score of each pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,78 @@ class Interval:
     low: float
     high: float
     samples: int
+
+
+class Evidence:
+    """`fresh`: prompt -> input -> passes, on samples that no choice was made on; `seen`: those of
+    the search, of more prompts.
+
+    Where they `generalise` an input is one sample, however many its passes; otherwise the inputs
+    are given and only the answers vary. How much they do, the search helps to tell. `scale`: the
+    ends of the scale where the scores are labels; None where they are grades.
+    """
+
+    def __init__(
+        self, fresh: Mapping[str, Scores], seen: Mapping[str, Scores], generalises: bool
+    ) -> None:
+        self.fresh, self.seen, self.generalises = fresh, seen, generalises
+        every = (*seen.values(), *fresh.values())
+        values = {score for scores in every for each in scores.values() for score in each}
+        few = generalises and 2 <= len(values) <= FEW
+        self.scale = (0.0, 10.0) if values <= {0.0, 10.0} else None
+        if few and not self.scale:
+            self.scale = min(values), max(values)
+
+    def score(self, prompt: str) -> Interval:
+        groups = self._groups(self.fresh[prompt])
+        if self.scale:
+            return binomial(_flat(groups), self.scale)
+        return student(groups, self._expected(prompt, self.seen), (0.0, 10.0))
+
+    def difference(self, prompt: str, other: str, alpha: float = ALPHA) -> Interval:
+        """The first prompt's score minus the other's, input by input."""
+        groups = self._groups(_less(self.fresh[prompt], self.fresh[other]))
+        if prompt == other:
+            return Interval(0.0, 0.0, 0.0, len(_flat(groups)))
+        if self.scale:
+            return pseudo_paired(_flat(groups), self.scale[1] - self.scale[0], alpha)
+        seen = self._expected(prompt, self._seen_less(other))
+        return student(groups, seen, (-10.0, 10.0), alpha)
+
+    def chance(self, prompt: str, other: str) -> float:
+        """The probability that the first prompt is truly the better: what the search saw counts
+        less, for its winner was chosen by it."""
+        if prompt == other:
+            return 0.5
+        fresh, seen, pairs = self.difference(prompt, other), 0.0, self._seen_less(other)
+        deviation = (fresh.high - fresh.low) / 2 / NormalDist().inv_cdf(1 - ALPHA / 2)
+        values, spread = _flat(self._groups(pairs[prompt])), self._expected(prompt, pairs)
+        if values and spread is not None:
+            seen = fmean(values) / max(math.sqrt(spread / len(values)), FLOOR / 2)
+        return NormalDist().cdf(FRESH * fresh.mean / deviation + SEARCHED * seen)
+
+    def _seen_less(self, other: str) -> dict[str, Scores]:
+        """What the search saw of each prompt, less what it saw of the other."""
+        mine = self.seen[other]
+        return {prompt: _less(s, mine) for prompt, s in self.seen.items() if prompt != other}
+
+    def _expected(self, prompt: str, seen: Mapping[str, Scores]) -> float | None:
+        """The larger of the prompt's own variance in the search and that of all."""
+        variances = {p: within(self._groups(scores)) for p, scores in seen.items()}
+        known = [value for value in variances.values() if value is not None]
+        return max(fmean(known), variances[prompt] or 0.0) if known else None
+
+    def _groups(self, scores: Scores) -> Groups:
+        return [[fmean(x) for x in scores.values()]] if self.generalises else [*scores.values()]
+
+
+def _less(mine: Scores, other: Scores) -> Scores:
+    both = [text for text in mine if text in other]
+    return {t: [a - b for a, b in zip(mine[t], other[t], strict=False)] for t in both}
+
+
+def _flat(groups: Groups) -> list[float]:
+    return [value for group in groups for value in group]
 
 
 def within(groups: Groups) -> float | None:
@@ -47,7 +123,7 @@ def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = A
     Source: Johnson, Modified t tests and confidence intervals for asymmetrical populations, JASA 73
     (1978).
     """
-    values = [value for group in groups for value in group]
+    values = _flat(groups)
     mean, freedom = fmean(values), len(values) - len(groups)
     known, trusted = (0, 0) if seen is None else (SEEN, TRUSTED)
     if freedom + trusted < 1:

@@ -10,7 +10,7 @@ from functools import partial
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
-from autoresearch.search.ablation import ablate, best_prompt
+from autoresearch.search.ablation import ablate
 from autoresearch.search.confirmation import Step, cost_ahead, next_steps
 from autoresearch.search.history import History
 from autoresearch.search.proposal import form_of_answer
@@ -152,7 +152,7 @@ def next_measurement(history: History, ablation: bool, running: Collection[Step]
     """For the confirmation, or an ablation; so many passes that a record makes at most CALLS."""
     steps = [] if ablation else next_steps(history, history.completed)
     if ablation:
-        found = ablate(history, best_prompt(history), history.completed)
+        found = ablate(history)
         steps = found if isinstance(found, list) else []
     begun = {step.of(0) for step in running}
     step = next((step for step in steps if step.of(0) not in begun), None)
