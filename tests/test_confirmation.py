@@ -73,12 +73,21 @@ def measured(history: History, step: Step, scores: Scores = alternating) -> Expe
     return record(number, "confirmation", step.stage, step.prompt, scores(step), inputs)
 
 
+def asked(history: History, held_out: Sequence[str] = ()) -> list[Step]:
+    """What is measured next where the program has these held-out inputs; the history itself knows
+    of no program."""
+    history.held_out = tuple(held_out)
+    steps = next_steps(history, history.completed)
+    history.held_out = None
+    return steps
+
+
 def confirmed(
     history: History, scores: Scores = alternating, held_out: Sequence[str] = ()
 ) -> list[Step]:
     """Takes the confirmation to its end, one measurement at a time; the steps taken."""
     taken = []
-    while steps := next_steps(history, history.completed, held_out):
+    while steps := asked(history, held_out):
         taken.append(steps[0])
         history.add(measured(history, steps[0], scores))
     return taken
@@ -257,7 +266,7 @@ def test_held_out_inputs_are_for_the_final_only_and_never_reach_the_search() -> 
 def test_other_held_out_inputs_later_are_measured_anew() -> None:
     history = searched(9)
     confirmed(history)
-    steps = next_steps(history, TARGET, HELD_OUT)
+    steps = asked(history, HELD_OUT)
     assert [(s.stage, set(s.inputs)) for s in steps] == [("final", set(HELD_OUT))] * 2
     confirmed(history, held_out=HELD_OUT)
     found = outcome(history)
@@ -268,18 +277,18 @@ def test_winner_and_baseline_are_never_compared_on_different_inputs() -> None:
     history = searched(9)
     confirmed(history)
     before = outcome(history)
-    history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))
+    history.add(measured(history, asked(history, HELD_OUT)[0]))
     assert before is not None and outcome(history) == before
-    history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))
+    history.add(measured(history, asked(history, HELD_OUT)[0]))
     found = outcome(history)
     assert found is not None and found.held_out
 
 
 def test_held_out_inputs_that_came_and_went_leave_the_confirmation_whole() -> None:
     history = searched(9)
-    while next_steps(history, TARGET, HELD_OUT)[0].stage != "final":
-        history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))
-    history.add(measured(history, next_steps(history, TARGET, HELD_OUT)[0]))  # one of two
+    while asked(history, HELD_OUT)[0].stage != "final":
+        history.add(measured(history, asked(history, HELD_OUT)[0]))
+    history.add(measured(history, asked(history, HELD_OUT)[0]))  # one of two
     confirmed(history)
     found = outcome(history)
     assert found is not None and not found.held_out
@@ -323,7 +332,7 @@ def test_what_differs_from_input_to_input_counts_where_they_are_a_sample(
 ) -> None:
     """Much better on some inputs, worse on others: on another six it may be the other way."""
     history = searched(9)
-    while steps := next_steps(history, TARGET, inputs):
+    while steps := asked(history, inputs):
         step = steps[0]
         if step.stage != "final":
             history.add(measured(history, step))

@@ -74,7 +74,7 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     if found is None:
         samples = count(history.leader.samples, *history.unit)
         doubt = f"{samples}, not confirmed: a best found by search flatters itself"
-        return underway(history, history.completed, history.held_out or ()) or doubt
+        return underway(history, history.completed) or doubt
     kind = "set-aside" if program and program.set_aside else "held-out"
     inputs = count(found.inputs, f"{kind} input" if found.held_out else "input")
     whom = "others of their kind" if found.generalises else "just these inputs"

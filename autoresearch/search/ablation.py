@@ -48,9 +48,12 @@ def split_sentences(prompt: str) -> list[str]:
 
 
 def ablate(history: History) -> list[Step] | Ablation:
-    """Of the best prompt: the measurements that are still missing, or else the result; raises
-    ResultsError where there is none."""
-    prompt = best_prompt(history)
+    """Of the confirmed best prompt, else the leader: the measurements that are still missing, or
+    else the result. Raises ResultsError where there is no leader."""
+    found, leader = outcome(history), history.leader
+    if leader is None:
+        raise ResultsError("there is no winner yet: run python main.py first, then --ablate")
+    prompt = found.best if found else leader.prompt
     parts = split_sentences(prompt)
     without = {f"without {i + 1}": _without(parts, {i}) for i in range(len(parts))}
     evidence = _measured(history, prompt, without)
@@ -70,14 +73,6 @@ def ablate(history: History) -> list[Step] | Ablation:
             return Ablation(sentences, shortened, loss)
         idle = idle[: math.ceil(len(idle) / 2)]  # those of most worth come back
     return Ablation(sentences, prompt, None)
-
-
-def best_prompt(history: History) -> str:
-    """The confirmed best prompt, else the leader."""
-    found, leader = outcome(history), history.leader
-    if leader is None:
-        raise ResultsError("there is no winner yet: run python main.py first, then --ablate")
-    return found.best if found else leader.prompt
 
 
 def _measured(history: History, prompt: str, variants: Mapping[str, str]) -> list[Step] | Evidence:

@@ -102,7 +102,7 @@ class Confirmation:
 # ---- what to measure
 
 
-def next_steps(history: History, target: int, held_out: Sequence[str] = ()) -> list[Step]:
+def next_steps(history: History, target: int) -> list[Step]:
     """What to measure now for the confirmation at `target` iterations; [] when it is complete.
 
     A step may be taken in parts: it comes again with the passes that are still missing.
@@ -110,7 +110,10 @@ def next_steps(history: History, target: int, held_out: Sequence[str] = ()) -> l
     alive, estimates, steps = _halved(history, target)
     if steps or not alive:
         return steps
-    final, prompts = _final(history, target, held_out), _finalists(history, alive[0], estimates)
+    final, prompts = (
+        _final(history, target, history.held_out),
+        _finalists(history, alive[0], estimates),
+    )
     scores = {score for each in _baseline_answers(history) for _, score in each}
     if len(scores) <= FEW and stands_for_others(history, final.inputs):
         if len(final.inputs) < LABELS:
@@ -118,22 +121,22 @@ def next_steps(history: History, target: int, held_out: Sequence[str] = ()) -> l
     return missing(history, [replace(final, prompt=prompt) for prompt in prompts])
 
 
-def cost_ahead(history: History, target: int, held_out: Sequence[str] = ()) -> int:
+def cost_ahead(history: History, target: int) -> int:
     """Calls of the model that the confirmation will still need."""
-    steps = next_steps(history, target, held_out)
+    steps = next_steps(history, target)
     calls = sum(step.passes * len(step.inputs) for step in steps)
     if steps and steps[0].stage != "final":
-        final = _final(history, target, held_out)
+        final = _final(history, target, history.held_out)
         rounds = math.ceil(math.log2(len({step.prompt for step in steps}))) - 1
         each = BLOCKS * BLOCK if len(history.blocks) > 1 else ROUND * len(history.inputs)
         calls += rounds * each + 3 * final.passes * len(final.inputs)
     return calls
 
 
-def underway(history: History, target: int, held_out: Sequence[str] = ()) -> str:
+def underway(history: History, target: int) -> str:
     """How far a confirmation is that has begun; "" when it is complete or has not begun."""
     done = [e for e in history.measured if (e.kind, e.iteration) == ("confirmation", target)]
-    left = cost_ahead(history, target, held_out) if done else 0
+    left = cost_ahead(history, target) if done else 0
     made = sum(len(e.trials) for e in done)
     return f"confirmation under way: {made:,} of {count(made + left, 'call')}" if left else ""
 

@@ -192,16 +192,15 @@ def _least(right: int, n: int) -> float:
         return 0.0
 
     def accepted(share: float) -> bool:
-        own = 1 - _at_most(right - 1, n, share)
-        fewer = bisect_right(range(right), own, key=lambda k: _at_most(k, n, share))
-        return own + (_at_most(fewer - 1, n, share) if fewer else 0.0) >= ALPHA
+        def below(k: int) -> float:
+            """P(fewer than k successes)."""
+            return 1 - _beta(k, n - k + 1, share)
+
+        own = 1 - below(right)
+        fewer = bisect_right(range(1, right + 1), own, key=below)
+        return own + (below(fewer) if fewer else 0.0) >= ALPHA
 
     return _first(accepted, 0.0, right / n)
-
-
-def _at_most(k: int, n: int, share: float) -> float:
-    """P(at most k successes of n)."""
-    return 1.0 if k >= n else 1 - _beta(k + 1, n - k, share)
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
