@@ -84,13 +84,13 @@ def _measured(history: History, prompt: str, variants: Mapping[str, str]) -> lis
     least = 1 if stands_for_others(history, inputs) else 2
     passes = max(least, math.ceil(CALLS / len(inputs)))
     texts = variants if final else {WHOLE: prompt, **variants}
-    plan = [Step(s, text, passes, "ablation", target, (*inputs,)) for s, text in texts.items()]
+    plan = [Step(s, text, passes, target, (*inputs,), "ablation") for s, text in texts.items()]
     if steps := missing(history, plan):
         return steps
     fresh = {step.stage: scores_of(history, step) for step in plan}
     if final:
         fresh[WHOLE] = {text: final[text] for text in inputs}
-    return evidence_of(history, target, fresh, inputs)
+    return evidence_of(history, target, fresh)
 
 
 def _judged(evidence: Evidence, stages: Sequence[str]) -> list[tuple[Interval, str]]:
@@ -98,10 +98,9 @@ def _judged(evidence: Evidence, stages: Sequence[str]) -> list[tuple[Interval, s
     found: dict[str, tuple[Interval, str]] = {}
     while left := [stage for stage in stages if stage not in found]:
         worth = {s: evidence.difference(WHOLE, s, ALPHA / len(left)) for s in left}
-        told = {s: w for s, w in worth.items() if w.low > 0 or w.high < 0}
-        found |= {s: (w, "matters" if w.low > 0 else "harms") for s, w in told.items()}
-        if not told:
-            found |= {s: (w, "cannot be told") for s, w in worth.items()}
+        told = {s: (w, "matters") for s, w in worth.items() if w.low > 0}
+        told |= {s: (w, "harms") for s, w in worth.items() if w.high < 0}
+        found |= told or {s: (w, "cannot be told") for s, w in worth.items()}
     return [found[stage] for stage in stages]
 
 

@@ -48,9 +48,9 @@ class Step:
     stage: str
     prompt: str
     passes: int
-    kind: str = "confirmation"
     iteration: int = 0
     inputs: tuple[str, ...] = ()
+    kind: str = "confirmation"
 
     def of(self, passes: int) -> Step:
         return replace(self, passes=passes)
@@ -110,14 +110,11 @@ def next_steps(history: History, target: int) -> list[Step]:
     alive, estimates, steps = _halved(history, target)
     if steps or not alive:
         return steps
-    final, prompts = (
-        _final(history, target, history.held_out),
-        _finalists(history, alive[0], estimates),
-    )
-    scores = {score for each in _baseline_answers(history) for _, score in each}
-    if len(scores) <= FEW and stands_for_others(history, final.inputs):
-        if len(final.inputs) < LABELS:
-            del prompts[2:]
+    prompts = _finalists(history, alive[0], estimates)
+    final = _final(history, target, history.held_out)
+    labels = len({score for each in _baseline_answers(history) for _, score in each}) <= FEW
+    if labels and len(final.inputs) < LABELS and stands_for_others(history, final.inputs):
+        del prompts[2:]
     return missing(history, [replace(final, prompt=prompt) for prompt in prompts])
 
 
@@ -189,17 +186,14 @@ def _halved(history: History, target: int) -> tuple[list[Standing], dict[str, fl
         share = max(1, (BLOCKS if blocked else ROUND) // len(alive))
         inputs = order[: BLOCK * share] if blocked else order
         order = order[len(inputs) :] + inputs
-        plan = Step(
-            f"round {number}", "", 1 if blocked else share, "confirmation", target, (*inputs,)
-        )
-        plans = [replace(plan, prompt=standing.prompt) for standing in alive]
-        if steps := missing(history, plans):
+        step = Step(f"round {number}", "", 1 if blocked else share, target, (*inputs,))
+        plan = [replace(step, prompt=standing.prompt) for standing in alive]
+        if steps := missing(history, plan):
             return alive, estimates, steps
-        mean = {p.prompt: fmean(map(fmean, scores_of(history, p).values())) for p in plans}
+        mean = {s.prompt: fmean(map(fmean, scores_of(history, s).values())) for s in plan}
         level = fmean(estimates[prompt] for prompt in mean) - fmean(mean.values())
         for prompt in mean:  # blocks are easier or harder, for all alike
-            new = share * (mean[prompt] + level * blocked)
-            total = weights[prompt] * estimates[prompt] + new
+            total = weights[prompt] * estimates[prompt] + share * (mean[prompt] + level * blocked)
             weights[prompt] += share
             estimates[prompt] = total / weights[prompt]
         alive.sort(key=lambda standing: (-estimates[standing.prompt], len(standing.prompt)))
@@ -237,7 +231,7 @@ def _final(history: History, target: int, held_out: Sequence[str]) -> Step:
         noise = within([[score for _, score in each] for each in _baseline_answers(history)])
         wanted = math.ceil(max(FINAL, (noise or 0.0) / STANDARD_ERROR**2) / len(inputs))
         passes = min(ENOUGH if general else FINAL_MOST, max(passes, wanted))
-    return Step("final", "", passes, "confirmation", target, (*inputs,))
+    return Step("final", "", passes, target, (*inputs,))
 
 
 def missing(history: History, plan: Iterable[Step]) -> list[Step]:
@@ -283,7 +277,7 @@ def outcome(history: History, target: int | None = None) -> Confirmation | None:
 
 def fresh_trials(history: History, found: Confirmation, prompt: str) -> list[Trial]:
     """The final's trials of one prompt."""
-    every = taken(history, Step("final", prompt, 0, iteration=found.target))
+    every = taken(history, Step("final", prompt, 0, found.target))
     return [trial for trial in every if (trial.input not in history.inputs) == found.held_out]
 
 
@@ -295,15 +289,15 @@ def _outcome(history: History, target: int) -> Confirmation | None:
     winner, baseline = prompts[:2]
     given = history.held_out
     if given is None:  # program.md is not known: the final's inputs are those that both met
-        steps = (Step("final", prompt, 0, iteration=target) for prompt in prompts[:2])
-        mine, theirs = ({trial.input for trial in taken(history, step)} for step in steps)
+        records = (taken(history, Step("final", prompt, 0, target)) for prompt in prompts[:2])
+        mine, theirs = ({trial.input for trial in trials} for trials in records)
         given = tuple((mine & theirs) - history.inputs)
     final = _final(history, target, given)
     plan = [replace(final, prompt=prompt) for prompt in prompts]
     if missing(history, plan[:2]):
         return None
     fresh = {p.prompt: scores_of(history, p) for p in plan if not missing(history, [p])}
-    evidence = evidence_of(history, target, fresh, final.inputs)
+    evidence = evidence_of(history, target, fresh)
     difference, chance = evidence.difference(winner, baseline), evidence.chance(winner, baseline)
     best = winner if (difference.mean, chance) > (0, 0.5) else baseline
     return Confirmation(
@@ -325,10 +319,8 @@ def _outcome(history: History, target: int) -> Confirmation | None:
     )
 
 
-def evidence_of(
-    history: History, target: int, fresh: Mapping[str, Scores], inputs: Sequence[str]
-) -> Evidence:
-    """Fresh scores on these inputs beside what was seen of their prompts and of the contenders."""
+def evidence_of(history: History, target: int, fresh: Mapping[str, Scores]) -> Evidence:
+    """Prompts' fresh scores on the same inputs, beside what the search saw of them and others."""
     measured = (e for e in history.measured if e.iteration != target or e.strategy == "final")
     later = {id(trial) for e in measured for trial in e.trials}
     contenders = [s.prompt for s in history.contenders.get(target) or history.top(CONTENDERS)]
@@ -336,7 +328,7 @@ def evidence_of(
         prompt: by_input(t for t in history.trials(prompt) if id(t) not in later)
         for prompt in dict.fromkeys((*contenders, *fresh))
     }
-    return Evidence(fresh, seen, stands_for_others(history, inputs))
+    return Evidence(fresh, seen, stands_for_others(history, [*next(iter(fresh.values()))]))
 
 
 def _shortest(evidence: Evidence, best: str) -> Shortest | None:

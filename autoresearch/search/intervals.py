@@ -52,9 +52,9 @@ class Evidence:
         every = (*seen.values(), *fresh.values())
         values = {score for scores in every for each in scores.values() for score in each}
         few = generalises and 2 <= len(values) <= FEW
-        self.scale = (0.0, 10.0) if values <= {0.0, 10.0} else None
-        if few and not self.scale:
-            self.scale = min(values), max(values)
+        self.scale = (min(values), max(values)) if few else None
+        if values <= {0.0, 10.0}:
+            self.scale = 0.0, 10.0
 
     def score(self, prompt: str) -> Interval:
         groups = self._groups(self.fresh[prompt])
@@ -145,15 +145,13 @@ def binomial(values: Sequence[float], bounds: Bounds) -> Interval:
     Source: Blaker, Confidence curves and improved exact confidence intervals for discrete
     distributions, Canadian Journal of Statistics 28 (2000).
     """
-    (low, high), n = bounds, len(values)
+    (low, high), n, mean = bounds, len(values), fmean(values)
     right = sum((value - low) / (high - low) for value in values)
     whole = min(math.floor(right + 1e-9), n - 1)
-    part = max(0.0, right - whole)
+    part, points = max(0.0, right - whole), high - low
     least = (1 - part) * _least(whole, n) + part * _least(whole + 1, n)
     most = 1 - (1 - part) * _least(n - whole, n) - part * _least(n - whole - 1, n)
-    mean = fmean(values)
-    ends = low + least * (high - low), low + most * (high - low)
-    return Interval(mean, min(ends[0], mean), max(ends[1], mean), n)
+    return Interval(mean, min(low + least * points, mean), max(low + most * points, mean), n)
 
 
 def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPHA) -> Interval:
