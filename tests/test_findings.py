@@ -65,8 +65,8 @@ def found(difference: Interval, **changes: Any) -> Confirmation:
         "winner": "new",
         "baseline": "old",
         "best": "new",
-        "winner_score": Interval(7.1, 6.8, 7.4, 16),
-        "baseline_score": Interval(7.0, 6.7, 7.3, 16),
+        "winner_score": Interval(7.1, 6.8, 7.4),
+        "baseline_score": Interval(7.0, 6.7, 7.3),
         "difference": difference,
         "chance": 0.71,
         "believed": 7.5,
@@ -82,8 +82,8 @@ def found(difference: Interval, **changes: Any) -> Confirmation:
 
 # --- the verdict ---
 
-BETTER, WORSE = Interval(0.5, 0.2, 0.8, 16), Interval(-0.5, -0.8, -0.2, 16)
-NEITHER = Interval(0.1, -0.3, 0.5, 16)
+BETTER, WORSE = Interval(0.5, 0.2, 0.8), Interval(-0.5, -0.8, -0.2)
+NEITHER = Interval(0.1, -0.3, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_without_earlier_knowledge_it_is_students_interval() -> None:
     even = student([[5.0, 6.0, 7.0]], None, SCORES)
     low, high = stats.t.interval(0.95, 2, loc=6, scale=1 / math.sqrt(3))
     assert (even.low, even.high) == pytest.approx((low, high))
-    assert (found.mean, found.samples) == (pytest.approx(sum(values) / 7), 7)
+    assert found.mean == pytest.approx(sum(values) / 7)
 
 
 def test_within_groups_only_what_varies_around_their_own_means_counts() -> None:
@@ -55,7 +55,7 @@ def test_a_variance_seen_before_widens_what_a_lucky_handful_shows() -> None:
 def test_intervals_stay_within_their_bounds_and_never_collapse() -> None:
     assert student([[9.9, 10.0, 9.0]], None, SCORES).high == 10.0
     assert student([[0.1, 0.0, 1.0]], None, SCORES).low == 0.0
-    assert student([[7.0]], None, SCORES) == Interval(7.0, 0.0, 10.0, 1)
+    assert student([[7.0]], None, SCORES) == Interval(7.0, 0.0, 10.0)
     for found in (
         student([[10.0] * 9], 0.0, SCORES),
         binomial([10.0] * 9, SCORES),
@@ -98,11 +98,10 @@ def test_differences_have_welchs_interval(sizes: tuple[int, int]) -> None:
     known = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((known.low, known.high), rel=1e-7)
     assert found.mean == pytest.approx(sum(a) / len(a) - sum(b) / len(b))
-    assert found.samples == min(sizes)
 
 
 def test_a_difference_without_any_spread_is_exact() -> None:
-    assert welch([7.0, 7.0], [5.0, 5.0, 5.0]) == Interval(2.0, 2.0, 2.0, 2)
+    assert welch([7.0, 7.0], [5.0, 5.0, 5.0]) == Interval(2.0, 2.0, 2.0)
 
 
 def test_one_group_without_spread_leaves_the_other_ones_freedom() -> None:

@@ -108,10 +108,10 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sentences = [
-        ("Be brief.", Interval(1.2, 0.8, 1.6, 8), "matters"),
-        ("Be kind.", Interval(0.1, -0.4, 0.6, 8), "cannot be told"),
+        ("Be brief.", Interval(1.2, 0.8, 1.6), "matters"),
+        ("Be kind.", Interval(0.1, -0.4, 0.6), "cannot be told"),
     ]
-    loss = Interval(0.05, -0.3, 0.4, 15)
+    loss = Interval(0.05, -0.3, 0.4)
     shown_by(target=9).ablation(Ablation(sentences, "Be brief.", loss))
     assert capsys.readouterr().out == textwrap.dedent("""
         == what each sentence is worth, with its 95 % interval ==

@@ -157,9 +157,8 @@ def _baseline_answers(history: History) -> list[list[tuple[str, float]]]:
     """Response and score of each pass by input, in the baseline's own record."""
     found: dict[str, list[tuple[str, float]]] = defaultdict(list)
     prompt = normalise(history.baseline.prompt) if history.baseline else None
-    same = (e for e in history.experiments if e.kind == "baseline" and e.trials)
-    first = next((e for e in same if normalise(e.prompt) == prompt), None)
-    for trial in first.trials if first else ():
+    answered = (e for e in history.experiments if e.kind == "baseline" and e.trials)
+    for trial in next((e.trials for e in answered if normalise(e.prompt) == prompt), ()):
         found[trial.input].append((trial.response, trial.score))
     return [*found.values()]
 

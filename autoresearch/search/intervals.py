@@ -18,6 +18,7 @@ PSEUDO = 1.25  # pseudo-pairs at each end of a difference
 SEEN = 8  # degrees of freedom that a variance known from elsewhere weighs,
 TRUSTED = 4  # and those that the quantile takes from it: tails are longer than the normal's
 FLOOR = 0.1  # points: no standard deviation is taken to be less
+MOST = 1e6  # no quantile that is asked for is larger
 FEW = 4  # distinct scores up to which they are taken for labels
 FRESH, SEARCHED = 0.64, 0.48  # deviations from 0 that count for the chance: fitted to simulations
 
@@ -28,12 +29,11 @@ Scores = Mapping[str, list[float]]  # input -> the score of each pass
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval, in points; it rests on so many samples."""
+    """A mean with its 95 % interval, in points."""
 
     mean: float
     low: float
     high: float
-    samples: int
 
 
 class Evidence:
@@ -64,9 +64,9 @@ class Evidence:
 
     def difference(self, prompt: str, other: str, alpha: float = ALPHA) -> Interval:
         """The first prompt's score minus the other's, input by input."""
-        groups = self._groups(_less(self.fresh[prompt], self.fresh[other]))
         if prompt == other:
-            return Interval(0.0, 0.0, 0.0, len(_flat(groups)))
+            return Interval(0.0, 0.0, 0.0)
+        groups = self._groups(_less(self.fresh[prompt], self.fresh[other]))
         if self.scale:
             return pseudo_paired(_flat(groups), self.scale[1] - self.scale[0], alpha)
         seen = self._expected(prompt, self._seen_less(other))
@@ -127,7 +127,7 @@ def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = A
     mean, freedom = fmean(values), len(values) - len(groups)
     known, trusted = (0, 0) if seen is None else (SEEN, TRUSTED)
     if freedom + trusted < 1:
-        return Interval(mean, *bounds, len(values))
+        return Interval(mean, *bounds)
     squares = freedom * (within(groups) or 0.0) + known * (seen or 0.0)
     deviation = max(math.sqrt(squares / (freedom + known)), FLOOR)
     t = t_quantile(freedom + trusted, 1 - alpha / 2)
@@ -135,7 +135,7 @@ def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = A
     cubes = sum((x - fmean(group)) ** 3 for group in groups for x in group)
     tail = (1 + 2 * t * t) / 6 * cubes / (len(values) * deviation) ** 2
     low, high = mean - half + min(tail, 0.0), mean + half + max(tail, 0.0)
-    return Interval(mean, max(bounds[0], low), min(bounds[1], high), len(values))
+    return Interval(mean, max(bounds[0], low), min(bounds[1], high))
 
 
 def binomial(values: Sequence[float], bounds: Bounds) -> Interval:
@@ -151,7 +151,7 @@ def binomial(values: Sequence[float], bounds: Bounds) -> Interval:
     part, points = max(0.0, right - whole), high - low
     least = (1 - part) * _least(whole, n) + part * _least(whole + 1, n)
     most = 1 - (1 - part) * _least(n - whole, n) - part * _least(n - whole - 1, n)
-    return Interval(mean, min(low + least * points, mean), max(low + most * points, mean), n)
+    return Interval(mean, min(low + least * points, mean), max(low + most * points, mean))
 
 
 def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPHA) -> Interval:
@@ -165,8 +165,7 @@ def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPH
     centre = sum(differences) / n
     squares = sum(x * x for x in differences) + 2 * PSEUDO * most**2
     half = NormalDist().inv_cdf(1 - alpha / 2) * math.sqrt((squares / n - centre**2) / n)
-    low, high = max(-most, centre - half), min(most, centre + half)
-    return Interval(fmean(differences), low, high, len(differences))
+    return Interval(fmean(differences), max(-most, centre - half), min(most, centre + half))
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -175,12 +174,12 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
     Source: Welch, The generalization of 'Student's' problem, Biometrika 34 (1947).
     """
     errors = [variance(values) / len(values) for values in (a, b)]
-    difference, error, samples = fmean(a) - fmean(b), sum(errors), min(len(a), len(b))
+    difference, error = fmean(a) - fmean(b), sum(errors)
     if error == 0:
-        return Interval(difference, difference, difference, samples)
+        return Interval(difference, difference, difference)
     terms = (e * e / (len(values) - 1) for e, values in zip(errors, (a, b), strict=True))
     half = t_quantile(error**2 / sum(terms)) * math.sqrt(error)
-    return Interval(difference, difference - half, difference + half, samples)
+    return Interval(difference, difference - half, difference + half)
 
 
 @lru_cache(maxsize=4096)
@@ -219,10 +218,7 @@ def t_quantile(freedom: float, level: float = 1 - ALPHA / 2) -> float:
     def reached(t: float) -> bool:
         return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2 >= level
 
-    most = 2.0
-    while not reached(most):
-        most *= 2
-    return _first(reached, 0.0, most)
+    return _first(reached, 0.0, MOST)
 
 
 def _beta(a: float, b: float, x: float) -> float:

@@ -183,7 +183,7 @@ def nights(cell: Cell, number: int) -> Seen:
 def known_width(cell: Cell, found: Confirmation, at: int) -> float:
     """How wide a good interval is; 0 where there is none to compare with."""
     interval = (found.winner_score, found.baseline_score, found.difference)[at]
-    n = interval.samples
+    n = found.inputs * (1 if found.generalises else found.passes)
     if cell.shape == "labels":
         return 0.0 if at == 2 else wilson(round(interval.mean * n / 10, 2), n)
     noise = 0.0 if cell.repeats else NOISE**2 / (found.passes if cell.inputs > 1 else 1)
