@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autoresearch.search.ablation import CALLS, Ablation, ablate, split_sentences
 from autoresearch.search.confirmation import MARGIN, Step
 from autoresearch.search.history import History
-from tests.test_confirmation import TARGET, record, searched
+from tests.test_confirmation import TARGET, confirmed, record, searched
 
 Scores = Callable[[Step], Sequence[float]]
 
@@ -76,6 +76,14 @@ def test_each_sentence_is_left_out_in_turn() -> None:
         "without 4": "Be right. Be brief.\nBe kind.",
     }
     assert {step.passes for step in steps} == {CALLS}
+
+
+def test_the_final_samples_of_the_best_prompt_are_not_taken_again() -> None:
+    history = led()
+    confirmed(history, lambda step: [9.0, 9.4] * 30 if step.prompt == PROMPT else [4.0, 4.4] * 30)
+    steps = ablate(history)
+    assert isinstance(steps, list)
+    assert [step.stage for step in steps] == [f"without {n}" for n in (1, 2, 3, 4)]
 
 
 def test_what_each_sentence_is_worth_and_the_prompt_without_the_idle_ones() -> None:

@@ -2,9 +2,9 @@
 
 The search's best score was chosen because it was high, so it is biased upward. Successive halving
 (Karnin, Koren, Somekh, Almost optimal exploration in multi-armed bandits, ICML 2013) picks the
-winner; then winner, baseline and a much shorter contender are measured on samples that no choice
-was made on, and only those are reported. Each function here is a pure function of the history, so
-that an interrupted confirmation goes on where it stopped.
+winner; winner, baseline and a much shorter contender are then measured on samples that no choice
+was made on, and only those are reported. All is a pure function of the history, so that what was
+interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -40,16 +40,13 @@ SAVING = 0.15  # of the characters, the least that is worth it
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next: `passes` of `prompt` over `inputs`, by default all those of the search.
-
-    A proposal's prompt and passes show only while it runs.
-    """
+    """What to do next; the prompt and passes of a proposal show only while it runs."""
 
     stage: str
     prompt: str
     passes: int
     iteration: int = 0
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()  # for each pass; by default all those of the search
     kind: str = "confirmation"
 
     def of(self, passes: int) -> Step:
@@ -289,8 +286,8 @@ def _outcome(history: History, target: int) -> Confirmation | None:
     given = history.held_out
     if given is None:  # program.md is not known: the final's inputs are those that both met
         records = (taken(history, Step("final", prompt, 0, target)) for prompt in prompts[:2])
-        mine, theirs = ({trial.input for trial in trials} for trials in records)
-        given = tuple((mine & theirs) - history.inputs)
+        both = set.intersection(*({trial.input for trial in trials} for trials in records))
+        given = tuple(both - history.inputs)
     final = _final(history, target, given)
     plan = [replace(final, prompt=prompt) for prompt in prompts]
     if missing(history, plan[:2]):
