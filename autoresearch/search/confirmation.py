@@ -210,14 +210,12 @@ def _saves(prompt: str, other: str) -> bool:
     return len(other) - len(prompt) >= max(1, SAVING * len(other))
 
 
-def _final(history: History, target: int, held_out: Sequence[str]) -> Step:
+def _final(history: History, target: int, held_out: Iterable[str] | None) -> Step:
     """The step of each prompt: the more inputs the fewer passes, few where answers repeat. Its
     inputs are the search's where no other can be asked: failed records name them repeatedly."""
-    searched = [text for block in history.blocks for text in block]
-    pools = sample(held_out or history.held_out or ()), sample(searched)
-    failed = (e for e in history.experiments if e.error) if history.failures else ()
-    where = ("confirmation", target, "final")
-    errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == where]
+    pools = sample(held_out or ()), sample(text for block in history.blocks for text in block)
+    place, failed = ("confirmation", target, "final"), [e for e in history.experiments if e.error]
+    errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == place]
     named = {t: sum(f'input "{short(t)}"' in e for e in errors) for pool in pools for t in pool}
     kept = ([text for text in pool if named[text] < REFUSED] for pool in pools)
     inputs = next(filter(None, kept), pools[1])
