@@ -8,7 +8,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from shlex import quote
@@ -19,10 +20,7 @@ from autoresearch.api.models import TEMPERATURES, TIMEOUT
 from autoresearch.night import AT_ONCE
 from autoresearch.text import mended
 
-ITERATIONS = 250
-REPORT_EVERY = 25
 WORKERS = 8  # chosen by measurement: tests/benchmarks/search.py
-PATIENCE = 30.0  # minutes
 
 DESCRIPTION = """\
 Finds the best system prompt for the task in program.md: an agent proposes a prompt, the model
@@ -33,8 +31,6 @@ NO_KEY = (
     "no API key: set NEBIUS_API_KEY in .env (copy .env.example) or in the environment; "
     "python main.py --demo needs none"
 )
-
-
 SETTINGS = (
     *("NEBIUS_API_KEY", "NEBIUS_AGENT_API_KEY", "NEBIUS_JUDGE_API_KEY"),
     *("NEBIUS_BASE_URL", "NEBIUS_AGENT_BASE_URL", "NEBIUS_JUDGE_BASE_URL", "NEBIUS_ALLOW_HTTP"),
@@ -42,12 +38,59 @@ SETTINGS = (
     *("NEBIUS_TEMPERATURE", "NEBIUS_MAX_TOKENS", "NEBIUS_EXTRA_BODY", "NEBIUS_TIMEOUT"),
 )
 LIKE_A_KEY = re.compile(r"(?:sk-|gsk_|hf_|nvapi-|eyJ|v1\.)[\w.=-]{16,}|[\w=-]{40,}")
-SWITCH = {"1": True, "true": True, "yes": True, "on": True}
-SWITCH |= {"0": False, "false": False, "no": False, "off": False}
 
 
 class SettingError(Exception):
-    """An option or a variable that cannot be used: says which, its value and what it takes."""
+    """A variable that cannot be used: says which, its value and what it takes."""
+
+
+# --- one value
+
+
+def _number(text: str, low: float, high: float, what: str, read: Any = float) -> Any:
+    try:
+        value = read(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
+    return fields
+
+
+WHOLE = partial(_number, low=1, high=math.inf, what="a whole number from 1 up", read=int)
+AMOUNT = partial(_number, low=1e-300, high=1e300, what="a number above 0")
+TEMPERATURE = partial(_number, low=0, high=2, what="a number from 0 to 2")
+SWITCH = partial(_number, low=0, high=1, what="1 or 0", read=int)
+SECONDS = partial(_number, low=1, high=86400, what="a number from 1 to 86400")
+
+
+# --- the command line
+
+VALUES: dict[str, tuple[tuple[str, str, Any, Any, str], ...]] = {
+    "the run": (
+        ("--program", "FILE", Path, Path("program.md"), "what you want (default: program.md)"),
+        ("--results", "FILE", Path, None, "the records (default: results.json)"),
+        ("--iterations", "N", WHOLE, 250, "proposals in all, over every start (default: 250)"),
+        ("--report-every", "N", WHOLE, 25, "experiments from report to report (default: 25)"),
+        ("--workers", "N", WHOLE, None, "experiments in flight (default: 8; demo: 1, repeatable)"),
+    ),
+    "limits of this start, checked between experiments": (
+        ("--max-cost", "USD", AMOUNT, None, "stop when this much is spent"),
+        ("--max-tokens", "N", WHOLE, None, "stop when so many tokens are used"),
+        ("--max-hours", "H", AMOUNT, None, "stop after this time"),
+        ("--patience", "MIN", AMOUNT, 30.0, "stop after so long without success (default: 30 min)"),
+    ),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,74 +103,37 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(
         prog="python main.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False
     )
-    _add_run_options(parser.add_argument_group("the run"))
-    _add_limits(parser.add_argument_group("limits of this start, checked between experiments"))
-    _add_commands(parser.add_argument_group("instead of a run"))
+    run, limits = map(parser.add_argument_group, VALUES)
+    for group, rows in zip((run, limits), VALUES.values(), strict=True):
+        for name, metavar, read, default, told in rows:
+            group.add_argument(name, metavar=metavar, type=read, default=default, help=told)
+    shown = run.add_mutually_exclusive_group()
+    only = parser.add_argument_group("instead of a run").add_mutually_exclusive_group()
+    for parent, name, told in (
+        (run, "--no-confirm", "end without fresh samples of the best prompts"),
+        (shown, "--verbose", "print prompts and responses whole"),
+        (shown, "--quiet", "print reports and errors only"),
+        (only, "--demo", "run against a simulated model: no key, no network"),
+        (only, "--check", "one real call, the run's cost, a stress test of the scoring"),
+        (only, "--ablate", "measure what each sentence of the winner is worth"),
+    ):
+        parent.add_argument(name, action="store_true", help=told)
+    told = "print the report and write the page, from the file"
+    only.add_argument("--report", nargs="?", const="", metavar="SERIES", help=told)
     options = parser.parse_args(argv)
     if options.demo and options.results:
         parser.error("--demo writes demo-results.json; leave out --results")
     files = ("program", options.program, "program.md"), ("results", options.results, None)
     named = "".join(f" --{n} {quote(str(at))}" for n, at, usual in files if at and str(at) != usual)
     options.command = "python main.py" + " --demo" * options.demo + named
+    results = "demo-results.json" if options.demo else "results.json"
+    options.results = options.results or Path(results)
     options.workers = options.workers or (1 if options.demo else WORKERS)
     options.at_once = 1 if options.demo else AT_ONCE  # one after the other it can be repeated
-    options.results = options.results or Path(
-        "demo-results.json" if options.demo else "results.json"
-    )
     return options
 
 
-def _add_run_options(group: Any) -> None:
-    add = group.add_argument
-    add("--program", type=Path, default=Path("program.md"), metavar="FILE",
-        help="what you want (default: program.md)")  # fmt: skip
-    add("--results", type=Path, metavar="FILE", help="the records (default: results.json)")
-    add("--iterations", type=_positive, default=ITERATIONS, metavar="N",
-        help=f"proposals in all, over every start (default: {ITERATIONS})")  # fmt: skip
-    add("--report-every", type=_positive, default=REPORT_EVERY, metavar="N",
-        help=f"experiments from report to report (default: {REPORT_EVERY})")  # fmt: skip
-    add("--workers", type=_positive, metavar="N",
-        help=f"experiments in flight (default: {WORKERS}; the demo: 1, repeatable)")  # fmt: skip
-    add("--no-confirm", action="store_true", help="end without fresh samples of the best prompts")
-    shown = group.add_mutually_exclusive_group()
-    shown.add_argument("--verbose", action="store_true", help="print prompts and responses whole")
-    shown.add_argument("--quiet", action="store_true", help="print reports and errors only")
-
-
-def _add_limits(group: Any) -> None:
-    add = group.add_argument
-    add("--max-cost", type=_amount, metavar="USD", help="stop when this much is spent")
-    add("--max-tokens", type=_positive, metavar="N", help="stop when so many tokens are used")
-    add("--max-hours", type=_amount, metavar="H", help="stop after this time")
-    add("--patience", type=_amount, default=PATIENCE, metavar="MIN",
-        help=f"stop after so long without a success (default: {PATIENCE:g} minutes)")  # fmt: skip
-
-
-def _add_commands(group: Any) -> None:
-    only = group.add_mutually_exclusive_group()
-    add = only.add_argument
-    add("--demo", action="store_true", help="run against a simulated model: no key, no network")
-    add("--check", action="store_true",
-        help="one real call, the run's cost, a stress test of the scoring")  # fmt: skip
-    add("--report", nargs="?", const="", metavar="SERIES",
-        help="print the report and write the page, from the file")  # fmt: skip
-    add("--ablate", action="store_true", help="measure what each sentence of the winner is worth")
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+# --- the environment
 
 
 def client_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -135,42 +141,45 @@ def client_settings(options: argparse.Namespace) -> dict[str, Any]:
     given = environment()
     if "NEBIUS_API_KEY" not in given:
         raise SettingError(NO_KEY)
-    _refuse_misplaced_keys(given)
-    names = {"task": "NEBIUS_", "agent": "NEBIUS_AGENT_", "judge": "NEBIUS_JUDGE_"}
+    keys = [v for name, v in given.items() if name.endswith("API_KEY") and len(v) >= 16]
+    for name in (n for n in given if n in SETTINGS and not n.endswith("API_KEY")):
+        # no line that names a setting shall show a key that was pasted into the wrong one
+        if LIKE_A_KEY.fullmatch(given[name]) or any(key in given[name] for key in keys):
+            raise SettingError(f"{name} holds a key: set that as NEBIUS_API_KEY, and only there")
 
-    def by_role(name: str, default: str) -> dict[str, str]:
-        shared = given.get(f"NEBIUS_{name}", default)
-        return {role: given.get(f"{prefix}{name}", shared) for role, prefix in names.items()}
+    def of(role: str, name: str, default: str = "") -> str:
+        own = given.get(f"NEBIUS_{role.upper()}_{name}") if role != "task" else None
+        return own or given.get(f"NEBIUS_{name}", default)
 
-    keys, urls, models = by_role("API_KEY", ""), by_role("BASE_URL", BASE_URL), by_role("MODEL", "")
     return dict(
-        api_key=keys["task"],
-        base_url=urls["task"],
-        servers={role: (keys[role], urls[role]) for role in names},
-        models=models,
+        api_key=given["NEBIUS_API_KEY"],
+        base_url=of("task", "BASE_URL", BASE_URL),
+        servers={r: (of(r, "API_KEY"), of(r, "BASE_URL", BASE_URL)) for r in TEMPERATURES},
+        models={role: of(role, "MODEL") for role in TEMPERATURES},
         temperature=task_temperature(given),
-        max_tokens=_max_tokens(given.get("NEBIUS_MAX_TOKENS", "4096")),
-        extra_body=_extra_body(given.get("NEBIUS_EXTRA_BODY", "{}")),
+        max_tokens=_setting(given, "NEBIUS_MAX_TOKENS", "4096", WHOLE),
+        extra_body=_setting(given, "NEBIUS_EXTRA_BODY", "{}", _object),
         patience=options.patience * 60,
-        deadline=_number(given, "NEBIUS_TIMEOUT", TIMEOUT, 1, 86400),
-        allow_http=_switch(given, "NEBIUS_ALLOW_HTTP"),
+        deadline=_setting(given, "NEBIUS_TIMEOUT", f"{TIMEOUT}", SECONDS),
+        allow_http=bool(_setting(given, "NEBIUS_ALLOW_HTTP", "0", SWITCH)),
     )
 
 
-def _refuse_misplaced_keys(given: Mapping[str, str]) -> None:
-    """No line that names a setting shall show a key that was pasted into the wrong one."""
-    keys = [v for name, v in given.items() if name.endswith("API_KEY") and len(v) >= 16]
-    for name in (n for n in given if n in SETTINGS and not n.endswith("API_KEY")):
-        if LIKE_A_KEY.fullmatch(given[name]) or any(key in given[name] for key in keys):
-            raise SettingError(f"{name} holds a key: set that as NEBIUS_API_KEY, and only there")
+def task_temperature(given: Mapping[str, str]) -> float:
+    return float(_setting(given, "NEBIUS_TEMPERATURE", f"{TEMPERATURES['task']}", TEMPERATURE))
+
+
+def _setting(given: Mapping[str, str], name: str, default: str, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(given.get(name, default))
+    except argparse.ArgumentTypeError as error:
+        raise SettingError(f"{name}: {error}") from error
 
 
 def environment() -> dict[str, str]:
     """The variables that are set to something, in .env or, first, in the environment."""
     sources = (_read_dotenv(Path(".env")), os.environ)
-    return {
-        k: mended(v).strip() for source in sources for k, v in source.items() if v and v.strip()
-    }
+    return {k: mended(v).strip() for s in sources for k, v in s.items() if v and v.strip()}
 
 
 def _read_dotenv(path: Path) -> dict[str, str | None]:
@@ -181,11 +190,10 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
         return {}
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SettingError(f"{path} cannot be read: {reason}; check its permissions") from error
-    except UnicodeError as error:
-        raise SettingError(f"{path} cannot be read: save it as UTF-8 ({error})") from error
+    except (OSError, UnicodeError) as error:
+        do = "save it as UTF-8" if isinstance(error, UnicodeError) else "check its permissions"
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        raise SettingError(f"{path} cannot be read: {reason}; {do}") from error
     bindings = list(parse_stream(StringIO(text)))
     names = {binding.key for binding in bindings} | set(os.environ)
     for binding in bindings:
@@ -197,41 +205,3 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
         if near and binding.key not in SETTINGS and near[0] not in names:
             raise SettingError(f"{path}: {binding.key} is no setting; did you mean {near[0]}?")
     return dotenv_values(stream=StringIO(text))
-
-
-def task_temperature(given: Mapping[str, str]) -> float:
-    return _number(given, "NEBIUS_TEMPERATURE", TEMPERATURES["task"], 0, 2)
-
-
-def _number(given: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
-    text = given.get(name, str(default))
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise SettingError(f"{name} is {text!r}; it takes a number from {low:g} to {high:g}")
-    return value
-
-
-def _max_tokens(text: str) -> int:
-    if not re.fullmatch("0*[1-9][0-9]{0,7}", text):
-        raise SettingError(f"NEBIUS_MAX_TOKENS is {text!r}; it takes a whole number, such as 4096")
-    return int(text)
-
-
-def _switch(given: Mapping[str, str], name: str) -> bool:
-    text = given.get(name, "0").lower()
-    if text not in SWITCH:
-        raise SettingError(f"{name} is {given[name]!r}; it takes 1 or 0")
-    return SWITCH[text]
-
-
-def _extra_body(text: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict):
-        raise SettingError(f"NEBIUS_EXTRA_BODY is {text!r}; it takes a JSON object")
-    return fields

@@ -58,7 +58,7 @@ def test_unset_settings_are_the_shared_ones(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_time_for_an_answer_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings(monkeypatch, NEBIUS_TIMEOUT="600")["deadline"] == 600
     for wrong in ("soon", "0", "-1", "nan"):
-        with pytest.raises(SettingError, match="NEBIUS_TIMEOUT is .* from 1 to 86400"):
+        with pytest.raises(SettingError, match="NEBIUS_TIMEOUT: .* from 1 to 86400"):
             settings(monkeypatch, NEBIUS_TIMEOUT=wrong)
 
 
