@@ -18,7 +18,10 @@ from autoresearch.text import visible
 FAILURES = 5  # failed jobs in a row that end the night
 AT_ONCE = 8  # calls side by side within one experiment
 
-STOPPING = b"\nstopping: what runs is ended and recorded first; Ctrl-C again drops it\n"
+STOPPING = (
+    b"\nstopping: what runs is ended and recorded first; calls under way may take until "
+    b"NEBIUS_TIMEOUT, and Ctrl-C again drops them\n"
+)
 DROPPED = b"\ndropped what was running; everything recorded is safe\n"
 CURSOR = b"\033[?25h"  # the progress bar had hidden it
 
@@ -42,31 +45,12 @@ def ends_in_one_line(command: Callable[[], int], told: tuple[type[Exception], ..
     return 1
 
 
-class Interruption:
-    """Ctrl-C and SIGTERM: the first lets running experiments end, the second drops them."""
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self.stop, self.signal = stop, 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self)
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
-            os.write(2, DROPPED + (CURSOR if os.isatty(2) else b""))
-            os._exit(128 + number)
-        self.signal = number
-        os.write(2, STOPPING)
-        self.stop()
-
-
 class NightError(Exception):
     """The night cannot go on: too much of it fails."""
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
 Ahead = tuple[float, float, float]  # tokens, USD and hours that a later phase will take
 NOTHING: Ahead = (0.0, 0.0, 0.0)
 
@@ -75,7 +59,8 @@ NOTHING: Ahead = (0.0, 0.0, 0.0)
 class Night(Generic[Item, Result]):
     """Jobs in flight until there is no next one, a limit is reached, or a person stops it.
 
-    `spent` counts `tokens` and `charged` (USD); `stop` ends what waits, with `dropped`.
+    The first Ctrl-C or SIGTERM lets running jobs end, the second drops them. `spent` counts
+    `tokens` and `charged` (USD); `stop` ends what waits, with `dropped`.
     """
 
     options: argparse.Namespace
@@ -83,24 +68,40 @@ class Night(Generic[Item, Result]):
     stop: Callable[[], None]
     dropped: type[Exception]
     started: float = field(default_factory=time.monotonic)
-    fatal: Exception | None = None
+    fatal: Exception | None = None  # the first error that ends the night
     failures: int = 0
     limited: str = ""  # the limit that ended something, in words
+    signal: int = 0  # that a person stopped it with
 
     def __post_init__(self) -> None:
-        self.interruption = Interruption(self.stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            os.write(2, DROPPED + (CURSOR if os.isatty(2) else b""))
+            os._exit(128 + number)
+        self.signal = number
+        os.write(2, STOPPING)
+        self.stop()
 
     def goes_on(self, ahead: Ahead = NOTHING) -> bool:
-        """Whether a job may begin, `ahead` being kept for what comes after."""
-        if self.fatal or self.interruption.signal:
+        """Whether a job may begin, `ahead` kept for what comes after: half a limit at most."""
+        if self.fatal or self.signal:
             return False
-        limited = self._limit(ahead)
-        self.limited = limited or self.limited
-        return not limited
-
-    def fail(self, error: Exception) -> None:
-        """Begin nothing more; the first such error counts."""
-        self.fatal = self.fatal or error
+        most, hours = self.options, (time.monotonic() - self.started) / 3600
+        for name, used, kept, limit in (
+            ("--max-tokens", self.spent.tokens, ahead[0], most.max_tokens),
+            ("--max-cost", self.spent.charged, ahead[1], most.max_cost),
+            ("--max-hours", hours, ahead[2], most.max_hours),
+        ):
+            if limit is not None and used >= limit:
+                self.limited = f"{name} {limit:g} is reached"
+                return False
+            if limit is not None and kept and used + kept >= limit and kept <= limit / 2:
+                self.limited = f"{name} {limit:g} is near: the rest went into the confirmation"
+                return False
+        return True
 
     def attempt(self, what: Callable[[], None]) -> None:
         """Do it; an error ends the night, but not before what is done after it."""
@@ -109,29 +110,14 @@ class Night(Generic[Item, Result]):
         except self.dropped:  # it waited when Ctrl-C came: it runs again next time
             pass
         except Exception as error:
-            self.fail(error)
+            self.fatal = self.fatal or error
 
     def count(self, failure: str | None) -> None:
         """A job ended, with a failure or without."""
         self.failures = self.failures + 1 if failure else 0
         if self.failures >= FAILURES:
-            self.fail(NightError(f"{FAILURES} experiments in a row failed: {failure}"))
-
-    def _limit(self, ahead: Ahead) -> str:
-        """The limit that is used up or kept for what is ahead; more than half is never kept."""
-        most, hours = self.options, (time.monotonic() - self.started) / 3600
-        for name, used, kept, limit in (
-            ("--max-tokens", self.spent.tokens, ahead[0], most.max_tokens),
-            ("--max-cost", self.spent.charged, ahead[1], most.max_cost),
-            ("--max-hours", hours, ahead[2], most.max_hours),
-        ):
-            if limit is None:
-                continue
-            if used >= limit:
-                return f"{name} {limit:g} is reached"
-            if kept and used + kept >= limit and kept <= limit / 2:
-                return f"{name} {limit:g} is near: the rest went into the confirmation"
-        return ""
+            what = f"{FAILURES} experiments in a row failed: {failure}"
+            self.fatal = self.fatal or NightError(what)
 
     def work(
         self,
@@ -140,10 +126,9 @@ class Night(Generic[Item, Result]):
         ended: Callable[[Result], None],
         ahead: Callable[[], Ahead] = lambda: NOTHING,
     ) -> None:
-        """Keep --workers jobs running, `ended` told of each, until there is no next one.
+        """Keep --workers jobs running until there is no next one.
 
-        After an error, foreseen or not, nothing begins any more, and `ended` gets what still ends:
-        it was paid for.
+        After any error nothing begins, and `ended` gets what still ends: it was paid for.
         """
         running: dict[Future[Result], Item] = {}
         with ThreadPoolExecutor(self.options.workers) as pool:
@@ -162,15 +147,15 @@ class Night(Generic[Item, Result]):
     def exit_code(self, notify: Callable[[str], None], left: str = "") -> int:
         """0, or 128 + the signal that ended the night; raises what was fatal.
 
-        `left`: what says how to do what a limit or a signal left undone.
+        `left`: how to do what a limit or a signal left undone.
         """
         if self.fatal is not None:
             raise self.fatal
         if self.limited:
             notify(f"{self.limited}; everything is kept, the same command goes on")
-        if left and (self.limited or self.interruption.signal):
+        if left and (self.limited or self.signal):
             notify(left)
-        return 128 + self.interruption.signal if self.interruption.signal else 0
+        return 128 + self.signal if self.signal else 0
 
 
 def side_by_side(
