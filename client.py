@@ -165,7 +165,7 @@ class Client:
 
         def call() -> tuple[Completion, Mapping[str, str]]:
             began = time.monotonic()
-            data, headers = server.exchange.post(body)
+            data, headers = server.exchange.ask(body)
             counts = tokens(data)
             for usage in filter(None, (self.total, spent)):
                 usage.add(*counts, server.catalogue.cost(model, *counts))

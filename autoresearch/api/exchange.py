@@ -59,59 +59,54 @@ class Interrupted(Exception):
 
 
 def _checked_key(key: str, name: str) -> str:
-    key = key.strip()
-    if bad := re.search("[^!-~]", key):
+    if bad := re.search("[^!-~]", key.strip()):
         raise FatalAPIError(
             f"{name} has a character at place {bad.start() + 1} that no key has "
             f"(U+{ord(bad[0]):04X}): copy the key again"
         )
-    if not key:
-        raise FatalAPIError(f"{name} is empty")
-    return key
+    return key.strip()
 
 
 def _api_root(base_url: str, allow_http: bool, name: str) -> SplitResult:
     """The URL that /chat/completions is appended to; /v1 is added only where no path stands."""
-    wrong = f"{name} is not a URL such as {BASE_URL}: {told(base_url)!r}"
     try:
-        parts = urlsplit(base_url.strip())
-        host, _ = parts.hostname, parts.port
+        parts = urlsplit(str(requests.Request("POST", base_url.strip()).prepare().url))
+        if parts.scheme not in ("http", "https"):
+            raise ValueError
     except ValueError as error:
-        raise FatalAPIError(wrong) from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise FatalAPIError(wrong)
+        what = f"{name} is not a URL such as {BASE_URL}: {told(base_url)!r}"
+        raise FatalAPIError(what) from error
     if "@" in parts.netloc:
         raise FatalAPIError(f"{name} must not hold a user name or password")
-    if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
+    if parts.scheme == "http" and not (allow_http or _is_loopback(parts.hostname)):
         raise FatalAPIError(
-            f"the key would travel unencrypted to {host}: use https in {name}, "
+            f"the key would travel unencrypted to {parts.hostname}: use https in {name}, "
             "or allow it with NEBIUS_ALLOW_HTTP=1"
         )
     path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
     return parts._replace(path=path or "/v1", fragment="")
 
 
-def _is_loopback(host: str) -> bool:
+def _is_loopback(host: str | None) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return f".{host}".endswith(".localhost")
 
 
 def _certificates() -> str | bool:
-    """The bundle that a variable names, else requests' own; checked in any case."""
+    """The bundle that a variable names, else requests' own."""
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
-        path = os.environ.get(name)
-        if path and not os.path.exists(path):
-            raise FatalAPIError(f"{name} names a file that is not there: {path}")
-        if path:
+        if path := os.environ.get(name):
+            if not os.path.exists(path):
+                raise FatalAPIError(f"{name} names a file that is not there: {path}")
             return path
     return True
 
 
 def _written(key: str) -> re.Pattern[str]:
-    """The key as a server may write it: plain, a character as an entity or an escape, in UTF-16
-    read as bytes, in hexadecimal, in base64 whatever stands before it."""
+    """The key as a server may write it: plain, in UTF-16 read as bytes, a character as an entity
+    or an escape, in hexadecimal, in base64 whatever stands before it."""
     codes = [(re.escape(c), f"{ord(c):02x}", ord(c)) for c in key]
     one = r"(?:{0}|%(?:25)*{1}|\\(?:u00|x){1}|\\\\?{2:03o}|&#x0*{1};?|&#0*{2};?)[\0\s\u200b]?"
     forms = ["".join(one.format(*code) for code in codes), "[ :]?".join(code[1] for code in codes)]
@@ -133,50 +128,42 @@ class Exchange:
         self, key: str, base_url: str, deadline: float, allow_http: bool, prefix: str = "NEBIUS_"
     ) -> None:
         root = _api_root(base_url, allow_http, f"{prefix}BASE_URL")
-        self._key, self._deadline = _checked_key(key, f"{prefix}API_KEY"), deadline
-        self._host, self.prefix = root.netloc, prefix
+        key = _checked_key(key, f"{prefix}API_KEY")
         # a short key, of a server that needs none, may stand in any text
-        self._secret = _written(self._key) if len(self._key) >= 8 else re.compile(r"(?!)")
-        query = f"{root.query}&verbose=true".lstrip("&")
-        self._chat = self._prepare("POST", root._replace(path=root.path + "/chat/completions"))
-        self._models = self._prepare("GET", root._replace(path=root.path + "/models", query=query))
-        local = _is_loopback(root.hostname or "")
-        self._proxies = {} if local else requests.utils.get_environ_proxies(root.geturl())
-        self._settings: Any = {"proxies": self._proxies, "verify": _certificates()}
-        self._adapter = HTTPAdapter(pool_maxsize=256)
-
-    def _prepare(self, method: str, url: SplitResult) -> requests.PreparedRequest:
-        azure = (url.hostname or "").endswith(AZURE)
+        self._secret = _written(key) if len(key) >= 8 else re.compile(r"(?!)")
+        self._deadline, self._host, self._prefix = deadline, root.netloc, prefix
+        azure = str(root.hostname).endswith(AZURE)
         headers = {
-            **({"api-key": self._key} if azure else {"Authorization": f"Bearer {self._key}"}),
+            **({"api-key": key} if azure else {"Authorization": f"Bearer {key}"}),
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # answers are small, and a packed one may be a bomb
             "User-Agent": requests.utils.default_user_agent(),
         }
-        try:
-            return requests.Request(method, url.geturl(), headers=headers).prepare()
-        except (requests.RequestException, ValueError) as error:
-            said = self._scrub(url.geturl())
-            raise FatalAPIError(f"{self.prefix}BASE_URL is not a URL: {said!r}") from error
+        query = f"{root.query}&verbose=true".lstrip("&")
+        chat = root._replace(path=root.path + "/chat/completions").geturl()
+        models = root._replace(path=root.path + "/models", query=query).geturl()
+        self._chat = requests.Request("POST", chat, headers).prepare()
+        self._models = requests.Request("GET", models, headers).prepare()
+        local = _is_loopback(root.hostname)
+        self._proxies = {} if local else requests.utils.get_environ_proxies(root.geturl())
+        self._settings: Any = {"proxies": self._proxies, "verify": _certificates()}
+        self._adapter = HTTPAdapter(pool_maxsize=256)
 
-    def post(self, body: Mapping[str, Any]) -> Reply:
-        request = self._chat.copy()
-        request.body = json.dumps(body, allow_nan=False).encode()
-        request.headers["Content-Length"] = str(len(request.body))
-        return self._sort(request, self._deadline, str(body.get("model", "")))
-
-    def get_models(self) -> Reply:
-        return self._sort(self._models, min(CONNECT_SECONDS, self._deadline), "")
-
-    def _sort(self, request: requests.PreparedRequest, deadline: float, model: str) -> Reply:
+    def ask(self, body: Mapping[str, Any] | None = None) -> Reply:
+        """The answer to a chat request; without one, the server's list of models."""
+        request, deadline = self._models, min(CONNECT_SECONDS, self._deadline)
+        if body is not None:
+            request, deadline = self._chat.copy(), self._deadline
+            request.body = json.dumps(body, allow_nan=False).encode()
+            request.headers["Content-Length"] = str(len(request.body))
         status, headers, content = self._exchange(request, deadline)
         text = self._scrub(content.decode(json.detect_encoding(content), "replace"))
         data = read_json(text)
-        answers = first_choice(data) if model else data is not None
-        if 200 <= status < 300 and answers and not error_in(data):
+        if 200 <= status < 300 and (first_choice(data) if body else data) and not error_in(data):
             return data, headers
         headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
+        model = str(body["model"]) if body else ""
         raise self._failure(status, headers, text, data, model)
 
     def _exchange(
@@ -188,12 +175,9 @@ class Exchange:
             response = self._adapter.send(request, stream=True, timeout=timeout, **more)
             with response:  # closed where it could not be read whole
                 return response.status_code, response.headers, _read_body(response, ends)
-        except ValueError as error:
-            why, proxied = self._scrub(str(error)), bool(self._proxies)
-            failure: Exception = _unusable(why, self.prefix, proxied)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            late = isinstance(error, LATE) or time.monotonic() >= ends
-            failure = self._broken(error, deadline if late else 0.0)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
+            late = isinstance(e, LATE) or time.monotonic() >= ends
+            failure = self._broken(e, deadline if late else 0.0)
         raise failure  # outside the handler: what is caught there holds the request and so the key
 
     def _failure(
@@ -204,43 +188,50 @@ class Exchange:
         url = self._scrub(str((self._chat if model else self._models).url))
         whole = data is not None
         status = CODES.get(code, int(code) if re.fullmatch("[45][0-9][0-9]", code) else status)
+        if status < 300 and whole:
+            said = f"the server answered {status} and no answer: {message}"
+            return MayPass(said, status, headers, alone=True)
         if status < 300:
-            if whole:
-                said = f"the server answered {status} and no answer: {message}"
-                return MayPass(said, status, headers, alone=True)
-            if message.startswith("a web page"):
-                return MayPass(f"{url} answers with {message}, not as the API", setup=True)
-            return MayPass(f"the answer is not whole JSON: {message}", setup=True, alone=True)
+            page = message.startswith("a web page")
+            said = f"{url} answers with {message}, not as the API" if page else NOT_JSON + message
+            return MayPass(said, setup=True, alone=not page)
         said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
         said += f": {message.rstrip('.')}" if message else ""
         if status in (408, 409, 425, 429) or status >= 500:
             return MayPass(said, status, headers, alone=status >= 500)
         names = rf"\bmodels?\b|deployment|\b{re.escape(model)}\b"
-        if (status in (404, 410) and whole and model and re.search(names, message, re.I)) or (
-            status in (400, 404) and (code == "model_not_found" or UNKNOWN_MODEL.search(message))
-        ):
+        named = whole and model and re.search(names, message, re.I)
+        unknown = code == "model_not_found" or UNKNOWN_MODEL.search(message)
+        if (status in (404, 410) and named) or (status in (400, 404) and unknown):
             return UnknownModel(f"{said}: choose another model")
         advice = ADVICE.get(300 if status < 400 else status)
         if advice is None or (status == 403 and whole and ABOUT_CONTENT.search(message)):
             return APIError(said)
-        advice = advice.format(self.prefix, url, told(headers.get("Location", "nowhere")))
+        advice = advice.format(self._prefix, url, told(headers.get("Location", "nowhere")))
         return (FatalAPIError if status == 402 else WrongSetting)(f"{said}: {advice}")
 
-    def _broken(self, error: Exception, late: float) -> MayPass:
-        """The failure for an exchange that ended without a whole response."""
-        host, why = self._host, self._scrub(_innermost(error))
+    def _broken(self, error: Exception, late: float) -> Exception:
+        """Sorts an exchange that ended without a whole response."""
+        host, why = self._host, told(self._scrub(_innermost(error)))
         cause = getattr(error.args[0] if error.args else None, "reason", None)
+        if "SOCKS support" in why:
+            what = "ALL_PROXY or HTTPS_PROXY names a SOCKS proxy: pip install PySocks"
+            return FatalAPIError(what)
+        if isinstance(error, ValueError):
+            proxy = "HTTPS_PROXY or ALL_PROXY names a proxy"
+            names = proxy if self._proxies else f"{self._prefix}BASE_URL is one"
+            return FatalAPIError(f"{names} that cannot be used: {why}")
         if isinstance(error, requests.exceptions.ConnectTimeout):
             return MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
         if late:
             what = f"no whole answer from {host} within {late:g} s (NEBIUS_TIMEOUT)"
             return MayPass(what, late=True)
         if "WRONG_VERSION_NUMBER" in why:
-            why = f"it does not seem to speak https; is {self.prefix}BASE_URL to begin with http://"
+            why = f"it does not seem to speak https; is {self._prefix}BASE_URL to begin with http:"
         unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
         if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
-            return MayPass(f"no connection to {host}: {told(why)}", setup=True)
-        return MayPass(f"the connection to {host} broke: {told(why)}")
+            return MayPass(f"no connection to {host}: {why}", setup=True)
+        return MayPass(f"the connection to {host} broke: {why}")
 
     def _scrub(self, text: str) -> str:
         """`text` without the key."""
@@ -271,11 +262,8 @@ def _read_body(response: requests.Response, ends: float) -> bytes:
 
 # What an `error` object's code says where it says more than the status.
 CODES = {
-    "insufficient_quota": 402,
-    "invalid_api_key": 401,
-    "model_not_found": 404,
-    "rate_limit_exceeded": 429,
-    "context_length_exceeded": 400,
+    **{"insufficient_quota": 402, "invalid_api_key": 401, "model_not_found": 404},
+    **{"rate_limit_exceeded": 429, "context_length_exceeded": 400},
 }
 ADVICE = {
     401: "check {0}API_KEY",
@@ -285,6 +273,7 @@ ADVICE = {
     300: "{1} redirects to {2}: correct {0}BASE_URL",
     **dict.fromkeys((404, 405, 410), "{1} is not the API: correct {0}BASE_URL"),
 }
+NOT_JSON = "the answer is not whole JSON: "
 UNKNOWN_MODEL = re.compile(
     r"not a valid model|unknown model|\bmodel\b.{0,200}(does not exist|not found)"
     r"|no endpoints found",
@@ -298,22 +287,12 @@ ABOUT_CONTENT = re.compile(
 
 def _innermost(error: BaseException) -> str:
     """The first cause's text; requests and urllib3 wrap it three deep."""
-    while isinstance(inner := getattr(error, "reason", None) or _inner(error), Exception):
-        error = inner
+    inner: BaseException | None = error
+    while inner is not None:
+        error, causes = inner, (getattr(inner, "reason", None), *reversed(inner.args))
+        inner = next((cause for cause in causes if isinstance(cause, Exception)), None)
     said = re.sub(r"^\w+\(host=.*?\): |\[Errno -?\d+\] |Failed to .* connection: ", "", str(error))
     return said or type(error).__name__
-
-
-def _inner(error: BaseException) -> Exception | None:
-    return next((a for a in reversed(error.args) if isinstance(a, Exception)), None)
-
-
-def _unusable(why: str, prefix: str, proxied: bool) -> FatalAPIError:
-    """The failure for an address that no exchange can begin with."""
-    if "SOCKS" in why:
-        return FatalAPIError("ALL_PROXY or HTTPS_PROXY names a SOCKS proxy: pip install PySocks")
-    names = "HTTPS_PROXY or ALL_PROXY names a proxy" if proxied else f"{prefix}BASE_URL is one"
-    return FatalAPIError(f"{names} that cannot be used: {told(why)}")
 
 
 def _message(text: str, data: Any) -> tuple[str, str]:
@@ -332,9 +311,10 @@ def _message(text: str, data: Any) -> tuple[str, str]:
     said = error if isinstance(error, str) else next(filter(None, map(inner.get, names)), "")
     if isinstance(said, list):  # of validation errors; their `input` repeats the request: left out
         items = [(i.get("loc"), i.get("msg")) for i in said[:3] if isinstance(i, dict)]
+        paths = [loc if isinstance(loc, list) else [loc] for loc, _ in items]
         said = "; ".join(
-            f"{'.'.join(map(str, loc if isinstance(loc, list) else [loc]))}: {msg}"
-            for loc, msg in items
+            f"{'.'.join(map(str, path))}: {msg}"
+            for path, (_, msg) in zip(paths, items, strict=True)
         )
     said = told(said if isinstance(said, str) else json.dumps(said)) or told(text)
     param = inner.get("param")

@@ -48,7 +48,7 @@ class Server:
     def fetch_catalogue(self) -> list[str]:
         """Reads the list of models; returns the problem met, which is never fatal."""
         try:
-            self.catalogue.read(self.take_turn("", "", self.exchange.get_models))
+            self.catalogue.read(self.take_turn("", "", self.exchange.ask))
         except (MayPass, Unusable, APIError) as error:
             return [f"no prices and limits: {error}"]
         return [] if self.catalogue else ["no prices and limits: the server lists no models"]
