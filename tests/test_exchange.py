@@ -275,6 +275,8 @@ CODED: dict[str, bytes] = {
     "a dump": KEY.encode().hex(":").encode(),
     "base64 in lines": re.sub(b"(.{13})", rb"\1\n", base64.b64encode(KEY.encode())),
     "escapes": "".join(f"\\x{ord(c):02x}" for c in KEY).encode(),
+    "spaced": " ".join(KEY).encode(),
+    "in pieces": re.sub("(.{7})", r"\1\n ", KEY).encode(),
     "hexadecimal": KEY.encode().hex().encode(),
     "upper case": KEY.upper().encode(),
     **{f"base64 {n}": base64.b64encode(b"x" * n + KEY.encode() + b"y") for n in range(3)},
@@ -316,7 +318,8 @@ def test_a_proxy_that_cannot_be_used_is_one_line(
 ) -> None:
     monkeypatch.setattr(requests.adapters, "SOCKSProxyManager", no_socks)
     monkeypatch.setenv("ALL_PROXY", proxy)
-    says = "SOCKS proxy: pip install PySocks" if "socks" in proxy else "ALL_PROXY names a proxy"
+    says = "ALL_PROXY names a proxy that cannot be used"
+    says += ": pip install PySocks" if "socks" in proxy else ""
     with pytest.raises(FatalAPIError, match=says):
         make("https://models.invalid/v1").generate_response("", "x")
 

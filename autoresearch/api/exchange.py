@@ -32,7 +32,6 @@ MAX_BYTES = 10_000_000  # of one response
 AZURE = (".azure.com", ".azure.us", ".azure.cn")  # they take the key in a header of their own
 
 Headers = Mapping[str, str]
-Reply = tuple[Any, Headers]  # an answer's JSON and the response's headers
 
 
 class APIError(Exception):
@@ -105,8 +104,8 @@ def _certificates() -> str | bool:
 
 
 def _written(key: str) -> re.Pattern[str]:
-    """The key as a server may write it: plain, in UTF-16 read as bytes, a character as an entity
-    or an escape, in hexadecimal, in base64 whatever stands before it."""
+    """The key as a server may write it: plain, in pieces, in UTF-16 read as bytes, a character as
+    an entity or an escape, in hexadecimal, in base64 whatever stands before it."""
     codes = [(re.escape(c), f"{ord(c):02x}", ord(c)) for c in key]
     one = r"(?:{0}|%(?:25)*{1}|\\(?:u00|x){1}|\\\\?{2:03o}|&#x0*{1};?|&#0*{2};?)[\0\s\u200b]?"
     forms = ["".join(one.format(*code) for code in codes), "[ :]?".join(code[1] for code in codes)]
@@ -145,13 +144,13 @@ class Exchange:
         models = root._replace(path=root.path + "/models", query=query).geturl()
         self._chat = requests.Request("POST", chat, headers).prepare()
         self._models = requests.Request("GET", models, headers).prepare()
-        local = _is_loopback(root.hostname)
-        self._proxies = {} if local else requests.utils.get_environ_proxies(root.geturl())
+        proxies = requests.utils.get_environ_proxies(root.geturl())
+        self._proxies = {} if _is_loopback(root.hostname) else proxies
         self._settings: Any = {"proxies": self._proxies, "verify": _certificates()}
         self._adapter = HTTPAdapter(pool_maxsize=256)
 
-    def ask(self, body: Mapping[str, Any] | None = None) -> Reply:
-        """The answer to a chat request; without one, the server's list of models."""
+    def ask(self, body: Mapping[str, Any] | None = None) -> tuple[Any, Headers]:
+        """The JSON that answers a chat request or, without one, lists the server's models."""
         request, deadline = self._models, min(CONNECT_SECONDS, self._deadline)
         if body is not None:
             request, deadline = self._chat.copy(), self._deadline
@@ -160,11 +159,11 @@ class Exchange:
         status, headers, content = self._exchange(request, deadline)
         text = self._scrub(content.decode(json.detect_encoding(content), "replace"))
         data = read_json(text)
-        if 200 <= status < 300 and (first_choice(data) if body else data) and not error_in(data):
+        answers = first_choice(data) if body else data is not None
+        if 200 <= status < 300 and answers and not error_in(data):
             return data, headers
         headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
-        model = str(body["model"]) if body else ""
-        raise self._failure(status, headers, text, data, model)
+        raise self._failure(status, headers, text, data, str(body["model"]) if body else "")
 
     def _exchange(
         self, request: requests.PreparedRequest, deadline: float
@@ -214,20 +213,17 @@ class Exchange:
         """Sorts an exchange that ended without a whole response."""
         host, why = self._host, told(self._scrub(_innermost(error)))
         cause = getattr(error.args[0] if error.args else None, "reason", None)
-        if "SOCKS support" in why:
-            what = "ALL_PROXY or HTTPS_PROXY names a SOCKS proxy: pip install PySocks"
-            return FatalAPIError(what)
         if isinstance(error, ValueError):
-            proxy = "HTTPS_PROXY or ALL_PROXY names a proxy"
-            names = proxy if self._proxies else f"{self._prefix}BASE_URL is one"
-            return FatalAPIError(f"{names} that cannot be used: {why}")
+            names = PROXY if self._proxies else f"{self._prefix}BASE_URL is one"
+            instead = "pip install PySocks" if "SOCKS support" in why else why
+            return FatalAPIError(f"{names} that cannot be used: {instead}")
         if isinstance(error, requests.exceptions.ConnectTimeout):
             return MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
         if late:
             what = f"no whole answer from {host} within {late:g} s (NEBIUS_TIMEOUT)"
             return MayPass(what, late=True)
         if "WRONG_VERSION_NUMBER" in why:
-            why = f"it does not seem to speak https; is {self._prefix}BASE_URL to begin with http:"
+            why = f"it does not seem to speak https: begin {self._prefix}BASE_URL with http://"
         unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
         if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
             return MayPass(f"no connection to {host}: {why}", setup=True)
@@ -273,15 +269,13 @@ ADVICE = {
     300: "{1} redirects to {2}: correct {0}BASE_URL",
     **dict.fromkeys((404, 405, 410), "{1} is not the API: correct {0}BASE_URL"),
 }
+PROXY = "HTTPS_PROXY or ALL_PROXY names a proxy"
 NOT_JSON = "the answer is not whole JSON: "
 UNKNOWN_MODEL = re.compile(
-    r"not a valid model|unknown model|\bmodel\b.{0,200}(does not exist|not found)"
-    r"|no endpoints found",
-    re.I | re.S,
+    r"(?is)not a valid model|unknown model|no endpoints|\bmodel\b.{0,200}(does not exist|not found)"
 )
 ABOUT_CONTENT = re.compile(
-    r"content|moderat|flagged|usage polic|safety|harm|sensitive|inappropriate|jailbreak|prompt",
-    re.I,
+    "(?i)content|moderat|flagged|polic(y|ies)|safety|harm|sensitive|inappropriate|jailbreak|prompt"
 )
 
 
@@ -299,8 +293,7 @@ def _message(text: str, data: Any) -> tuple[str, str]:
     """What a body that is no answer says, on one line, and its machine-readable code or ""."""
     if not isinstance(data, dict):
         text = text[:8000].strip()
-        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S | re.I)
-        if title:
+        if title := re.search(r"(?is)<title[^>]*>(.*?)</title>", text):
             return f"a web page, {told(html.unescape(title[1]))!r}", ""
         return ("a web page" if text[:1] == "<" else told(text)), ""
     error = error_in(data)
@@ -310,12 +303,9 @@ def _message(text: str, data: Any) -> tuple[str, str]:
     names = ("message", "msg", "status_msg", "detail", "error_msg")
     said = error if isinstance(error, str) else next(filter(None, map(inner.get, names)), "")
     if isinstance(said, list):  # of validation errors; their `input` repeats the request: left out
-        items = [(i.get("loc"), i.get("msg")) for i in said[:3] if isinstance(i, dict)]
-        paths = [loc if isinstance(loc, list) else [loc] for loc, _ in items]
-        said = "; ".join(
-            f"{'.'.join(map(str, path))}: {msg}"
-            for path, (_, msg) in zip(paths, items, strict=True)
-        )
+        items = [i for i in said[:3] if isinstance(i, dict)]
+        places = [".".join(re.findall(r"\w+", str(item.get("loc")))) for item in items]
+        said = "; ".join(f"{at}: {i.get('msg')}" for at, i in zip(places, items, strict=True))
     said = told(said if isinstance(said, str) else json.dumps(said)) or told(text)
     param = inner.get("param")
     return (f"{said} ({param})" if isinstance(param, str) and param not in said else said), code
