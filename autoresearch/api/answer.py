@@ -10,12 +10,12 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from autoresearch.text import mended, short
 
-NONE: Mapping[str, str] = {}
 ONLY_THOUGHT = (
     "it only thought and did not answer: raise max_tokens or switch thinking off, such as "
     """NEBIUS_EXTRA_BODY='{"reasoning_effort": "none"}' or """
@@ -23,27 +23,20 @@ ONLY_THOUGHT = (
 )
 
 
+@dataclass(eq=False)
 class MayPass(Exception):
-    """Worth asking again later.
+    """Worth asking again later."""
 
-    `setup`: a wrong setting looks like this too; `late`: the time for an answer was over; `alone`:
-    it may be the request itself that the server fails at, and no other.
-    """
+    what: str
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    setup: bool = False  # a wrong setting looks like this too
+    late: bool = False  # the time for an answer was over
+    alone: bool = False  # it may be this request that the server fails at, and no other
+    wait: float = 0.0  # seconds, as the gate decides
 
-    def __init__(
-        self,
-        what: str,
-        status: int = 0,
-        headers: Mapping[str, str] = NONE,
-        *,
-        setup: bool = False,
-        late: bool = False,
-        alone: bool = False,
-    ) -> None:
-        super().__init__(what)
-        self.status, self.headers = status, headers
-        self.setup, self.late, self.alone = setup, late, alone
-        self.wait = 0.0  # seconds, as the gate decides
+    def __str__(self) -> str:
+        return self.what
 
 
 class Unusable(Exception):
@@ -63,9 +56,7 @@ class Completion:
     seconds: float = 0.0  # of the exchange, without waits and earlier attempts
 
 
-def told(text: str) -> str:
-    """What a server says, on one line of a message."""
-    return short(text, 300)
+told = partial(short, limit=300)  # what a server says, on one line of a message
 
 
 # --- JSON
@@ -78,15 +69,14 @@ def read_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    text = text.strip()
-    if done := text.endswith("[DONE]"):
-        text = text.removesuffix("[DONE]").rstrip().removesuffix("data:")
-    lines = [line for line in text.split("\n") if not line.startswith((":", "event:", "id:"))]
-    events = [line[5:] for line in lines if line.startswith("data:")]
+    lines = [line.strip() for line in text.split("\n")]
+    events = [line[5:].strip() for line in lines if line.startswith("data:")]
+    chunks = [event for event in events if event != "[DONE]"]
+    rest = [line for line in lines if not line.startswith((":", "event:", "id:", "data:"))]
     try:
-        if not events:
-            return json.loads("\n".join(lines))
-        return _joined([json.loads(event) for event in events], done)
+        if not chunks:
+            return json.loads("\n".join(rest))
+        return _joined([json.loads(chunk) for chunk in chunks], done=chunks != events)
     except (ValueError, RecursionError):
         return None
 
@@ -119,14 +109,12 @@ def first_choice(data: Any) -> dict[str, Any]:
 
 
 def error_in(data: Any) -> Any:
-    """The error that a body reports in one of the ways seen in the field, else None."""
+    """The error that a body reports in one of the ways seen in the field, else nothing."""
     data = as_object(data)
     base = as_object(data.get("base_resp"))
-    if base.get("status_code"):
-        return base
     if data.get("object") == "error" or data.get("success") is False:
         return data
-    return data.get("error") or first_choice(data).get("error")
+    return base if base.get("status_code") else data.get("error") or first_choice(data).get("error")
 
 
 # --- completions
@@ -244,13 +232,12 @@ def _final_channel(text: str) -> tuple[str, str, bool]:
 
 def read_number(value: Any) -> float | None:
     """A finite number of at least 0 from a JSON number or string, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
+    known = isinstance(value, (int, float, str)) and not isinstance(value, bool)
     try:
-        number = float(value)
+        number = float(value) if known else math.nan
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return number if 0 <= number < math.inf else None
 
 
 def read_whole(value: Any) -> int | None:

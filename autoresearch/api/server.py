@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from autoresearch.api.answer import NONE, MayPass, Unusable
+from autoresearch.api.answer import MayPass, Unusable
 from autoresearch.api.exchange import APIError, Exchange, WrongSetting
 from autoresearch.api.models import Catalogue, Manner
 from autoresearch.api.pace import Gate
@@ -35,12 +35,12 @@ class Server:
             trouble = error if isinstance(error, MayPass) else MayPass(str(error))
             # what has worked before is no wrong setting: a gateway is in trouble
             if isinstance(error, WrongSetting) and not self.gate.worked(model):
-                self.gate.answered(turn, NONE, worked=False)
+                self.gate.answered(turn, {}, worked=False)
                 raise
             trouble.wait = self.gate.failed(turn, trouble, attempt)
             raise trouble from None
         except BaseException:  # refused for good, but the server is up
-            self.gate.answered(turn, NONE, worked=False)
+            self.gate.answered(turn, {}, worked=False)
             raise
         self.gate.answered(turn, headers)
         return result
