@@ -5,11 +5,11 @@ Asks again for what may pass, differently where a part is refused, and counts to
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from autoresearch.api.answer import Completion, MayPass, Unusable, read_answer, tokens
@@ -21,28 +21,29 @@ from autoresearch.api.models import (
     TIMEOUT,
     ModelCheck,
     Preflight,
+    Server,
 )
 from autoresearch.api.pace import Gate
-from autoresearch.api.server import Server
 from autoresearch.text import mended
 
 UNUSABLE_ANSWERS = 3  # to one call, before its experiment is given up
 LONE_TRIES = 4  # of a call that fails, before it is seen whether another request is answered
 KNOWN_TRIES = 2  # where an earlier call about the same was the only one to fail
+OURS = {"model", "messages", "stream", "n", "temperature"}  # fields that nobody adds to a request
 PROBE = "Reply with OK."
 
 
+@dataclass(eq=False)
 class Usage:
     """Running totals of billed answers; safe to share between threads."""
 
-    def __init__(self) -> None:
-        self.calls = 0
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
-        self.cost: float | None = 0.0  # USD; None as soon as one answer's price is unknown
-        self.charged = 0.0  # USD, where an answer of unknown price counts as the dearest so far
-        self._dearest = 0.0
-        self._lock = threading.Lock()
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = 0.0  # USD; None as soon as one answer's price is unknown
+    charged: float = 0.0  # USD, where an answer of unknown price counts as the dearest so far
+    _dearest: float = 0.0
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     @property
     def tokens(self) -> int:
@@ -89,7 +90,10 @@ class Client:
         self.total = Usage()
         self.notify = notify  # may be replaced, by a display for instance
         self._defaulted = set(TEMPERATURES) - set(chosen)
-        self._fields = {"max_tokens": max_tokens, **_checked_fields(extra_body or {})}
+        self._fields = {"max_tokens": max_tokens, **(extra_body or {})}
+        for name in OURS & self._fields.keys():
+            instead = ": use NEBIUS_TEMPERATURE" if name == "temperature" else ""
+            raise FatalAPIError(f"NEBIUS_EXTRA_BODY must not set {name!r}{instead}")
         self._patience = patience
         self._hopeless: set[str] = set()  # user messages that a server failed at, and at no other
         self._lock = threading.Lock()
@@ -197,12 +201,12 @@ class Client:
         """Whether the server answers another request."""
         try:
             self._ask(role, "", PROBE, spent)
-        except Unusable:
-            return True
         except FatalAPIError:
             raise
         except (APIError, MayPass):
             return False
+        except Unusable:
+            pass
         return True
 
     # --- models
@@ -232,18 +236,9 @@ class Client:
                 raise FatalAPIError(f"the first call failed: {error}") from error
         server, model = where = self._servers[role], self.models[role]
         roles = tuple(r for r in self.models if (self._servers[r], self.models[r]) == where)
-        check, missing = server.catalogue.check(model, roles, completion)
-        problems += missing
-        return check
-
-
-def _checked_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
-    for name in ("model", "messages", "stream", "n", "temperature"):
-        if name in extra:  # the temperature would be the judge's and the agent's too
-            instead = ": use NEBIUS_TEMPERATURE" if name == "temperature" else ""
-            raise FatalAPIError(f"NEBIUS_EXTRA_BODY must not set {name!r}{instead}")
-    try:
-        json.dumps(extra, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise FatalAPIError(f"NEBIUS_EXTRA_BODY is not plain JSON: {error}") from error
-    return dict(extra)
+        if server.catalogue and server.catalogue.price(model) is None:
+            problems.append(f"the server names no price for {model}")
+        if completion and not completion.prompt_tokens:
+            problems.append(f"the server does not report the tokens that {model} uses")
+        told = completion or Completion("", "", None, None, model)
+        return server.catalogue.check(model, roles, told)

@@ -60,6 +60,7 @@ def _number(text: str, low: float, high: float, what: str, read: Any = float) ->
 def _object(text: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
+        json.dumps(fields, allow_nan=False)
     except ValueError:
         fields = None
     if not isinstance(fields, dict):

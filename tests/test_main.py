@@ -745,6 +745,7 @@ def test_a_wrong_option_is_one_clear_line(command, arguments, code, said):
         ("NEBIUS_MAX_TOKENS", "0", "NEBIUS_MAX_TOKENS: '0' is not a whole number from 1"),
         ("NEBIUS_ALLOW_HTTP", "maybe", "NEBIUS_ALLOW_HTTP: 'maybe' is not 1 or 0"),
         ("NEBIUS_EXTRA_BODY", "{x", "NEBIUS_EXTRA_BODY: '{x' is not a JSON object"),
+        ("NEBIUS_EXTRA_BODY", '{"x": NaN}', "NEBIUS_EXTRA_BODY: '{\"x\": NaN}' is not a JSON ob"),
         ("NEBIUS_EXTRA_BODY", '{"model": "x"}', "NEBIUS_EXTRA_BODY must not set 'model'"),
     ],
 )

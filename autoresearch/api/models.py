@@ -1,15 +1,25 @@
-"""The models that the roles use, what a server tells of them, and what each has refused to take."""
+"""The models that the roles use, what a server tells of them, what each has refused to take; and
+the server: its exchanges, and who may begin one."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from autoresearch.api.answer import Completion, as_object, read_number, read_whole
-from autoresearch.api.exchange import FatalAPIError
+from autoresearch.api.answer import (
+    Completion,
+    MayPass,
+    Unusable,
+    as_object,
+    read_number,
+    read_whole,
+)
+from autoresearch.api.exchange import APIError, Exchange, FatalAPIError, WrongSetting
+from autoresearch.api.pace import Gate
 
 DEFAULT_MODEL = "meta-llama/Llama-3.3-70B-Instruct"
 # The vendor has announced the default's removal; its closest stand-in that does not reason.
@@ -69,20 +79,13 @@ class Catalogue(dict[str, dict[str, Any]]):
             return None
         return price[0] * prompt + price[1] * output
 
-    def check(
-        self, model: str, roles: tuple[str, ...], completion: Completion | None
-    ) -> tuple[ModelCheck, list[str]]:
-        """What is known of a model after its first call, and what is missing."""
-        entry, price, problems = self.get(model, {}), self.price(model), []
-        if self and price is None:
-            problems.append(f"the server names no price for {model}")
-        if completion and not completion.prompt_tokens:
-            problems.append(f"the server does not report the tokens that {model} uses")
-        told = completion or Completion("", "", None, None, model)
+    def check(self, model: str, roles: tuple[str, ...], told: Completion) -> ModelCheck:
+        """What is known of a model after its first call."""
+        entry = self.get(model, {})
         limit = as_object(entry.get("per_request_limits")).get("requests_per_minute")
         length = read_whole(entry.get("context_length", entry.get("max_model_len")))
         counts = told.seconds, told.prompt_tokens, told.completion_tokens
-        return ModelCheck(model, roles, price, length, read_number(limit), *counts), problems
+        return ModelCheck(model, roles, self.price(model), length, read_number(limit), *counts)
 
     def nearest(self, model: str) -> str:
         """The tail of the error about an unknown model: what the server does serve."""
@@ -136,3 +139,40 @@ class Manner:
             if part in sent and re.search(pattern, said, re.I) and self.REFUSING.search(said):
                 return part, instead
         return "", ""
+
+
+T = TypeVar("T")
+
+
+class Server:
+    def __init__(self, exchange: Exchange, gate: Gate) -> None:
+        self.exchange, self.gate = exchange, gate
+        self.catalogue = Catalogue()
+        self.manners: dict[str, Manner] = defaultdict(Manner)  # by model
+
+    def take_turn(
+        self, model: str, about: str, call: Callable[[], tuple[T, Mapping[str, str]]], attempt: int
+    ) -> T:
+        """One exchange, when the gate lets it begin; tells the gate how it went."""
+        turn = self.gate.enter(model, about)
+        try:
+            result, headers = call()
+        except BaseException as error:
+            # what has worked before is no wrong setting: a gateway is in trouble
+            gateway = isinstance(error, WrongSetting) and self.gate.worked(model)
+            failure = MayPass(str(error)) if gateway else error
+            if isinstance(failure, MayPass):
+                failure.wait = self.gate.failed(turn, failure, attempt)
+            else:  # refused for good, but the server is up
+                self.gate.answered(turn, {}, worked=False)
+            raise failure from None
+        self.gate.answered(turn, headers)
+        return result
+
+    def fetch_catalogue(self) -> list[str]:
+        """Reads the list of models; returns the problem met, which is never fatal."""
+        try:
+            self.catalogue.read(self.take_turn("", "", self.exchange.ask, 1))
+        except (MayPass, Unusable, APIError) as error:
+            return [f"no prices and limits: {error}"]
+        return [] if self.catalogue else ["no prices and limits: the server lists no models"]

@@ -13,7 +13,7 @@ import random
 import re
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -173,11 +173,12 @@ class Gate:
         self._failing_since: float | None = None
         self._over: FatalAPIError | None = None
         self._next_line = 0.0
-        self._paces: dict[str, _Pace] = {}
+        longest = min(LONGEST_WAIT, patience)
+        self._paces = defaultdict[str, _Pace](lambda: _Pace(self._clock(), longest))
         self._changed = threading.Condition()
 
     def worked(self, model: str) -> bool:
-        return model in self._paces and self._paces[model].succeeded
+        return self._paces[model].succeeded
 
     def enter(self, model: str, about: object = None) -> Turn:
         """Waits until a call may begin; raises Interrupted at a closed gate, or in a long pause,
@@ -198,17 +199,12 @@ class Gate:
             return self._opens - now
         if self._running >= int(self._most):
             return math.inf
-        return self._pace(model, now).delay(now)
-
-    def _pace(self, model: str, now: float) -> _Pace:
-        if model not in self._paces:
-            self._paces[model] = _Pace(now, min(LONGEST_WAIT, self._patience))
-        return self._paces[model]
+        return self._paces[model].delay(now)
 
     def begin(self, model: str, about: object = None) -> Turn:
         now = self._clock()
         self._running += 1
-        self._pace(model, now).begin(now)
+        self._paces[model].begin(now)
         return Turn(model, about, self._wave, now, self._answers)
 
     def answered(self, turn: Turn, headers: Mapping[str, str], worked: bool = True) -> None:
@@ -246,18 +242,19 @@ class Gate:
             fresh = turn.wave == self._wave
             self._running -= fresh
             self._changed.notify_all()
-            if failure.late:
-                self._ease(turn)
+            # a time-out is load, but for one that all others overtook
+            if failure.late and self._answers - turn.answers <= 2 * self._most:
+                self._most = self._steady = max(1.0, min(self._most, self._running + 1) / 2)
             left = self._patience_left(failure, now)
             if failure.status == 429:
                 pace.refused(now)
             if not fresh:  # was under way when the gate closed: nothing new
                 return 0.0
             self._row.append(turn.about)
-            closes = self._closes(failure)
+            in_a_row = len(self._row) >= RUN and (not failure.alone or len(set(self._row)) > 1)
             attempt = max(attempt, self._closings + 1)
             wait = min(_wait(failure, attempt), left)
-            if closes:
+            if self._closings or in_a_row or (failure.setup and not failure.alone):
                 self._close(now + wait, failure)
             elif (attempt == 1 or failure.alone) and now < self._next_line:
                 return wait
@@ -265,29 +262,17 @@ class Gate:
         self.notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
         return wait
 
-    def _closes(self, failure: MayPass) -> bool:
-        """Whether it is the server that is in trouble, not only this call."""
-        in_a_row = len(self._row) >= RUN and (not failure.alone or len(set(self._row)) > 1)
-        return self._closings > 0 or in_a_row or (failure.setup and not failure.alone)
-
     def _close(self, until: float, failure: MayPass) -> None:
-        self._opens = until
+        self._opens, self._most = until, 1.0
         self._closings += 1
         self._wave += 1
         self._running = 0
-        self._most = 1.0
-        if failure.status != 429:
-            for pace in self._paces.values():
-                pace.restart(until)
-
-    def _ease(self, turn: Turn) -> None:
-        """Halves the calls under way after a time-out, but for one that all others overtook."""
-        if self._answers - turn.answers <= 2 * self._most:
-            self._most = self._steady = max(1.0, min(self._most, self._running + 1) / 2)
+        for pace in self._paces.values() if failure.status != 429 else ():
+            pace.restart(until)
 
     def sleep(self, seconds: float) -> None:
+        ends = self._clock() + seconds
         with self._changed:
-            ends = self._clock() + seconds
             while (left := ends - self._clock()) > 0:
                 if self.stopped:
                     raise Interrupted
@@ -336,14 +321,8 @@ def read_seconds(value: str | None) -> float | None:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait; None when it does not, or not in words we know."""
-    milliseconds = read_seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("Retry-After", "")
-    seconds = read_seconds(value)
-    if seconds is None and value:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After", "")
+    seconds = read_seconds(f"{milliseconds}ms") or read_seconds(value)
+    if seconds is None and (date := email.utils.parsedate_tz(value)):
+        seconds = email.utils.mktime_tz(date) - time.time()
     return seconds if seconds is not None and seconds >= 0 else None
