@@ -158,8 +158,6 @@ class Client:
         self._defaulted = set()  # from now on another model would mix two series
         return Preflight(list(checks.values()), problems)
 
-    # --- one call
-
     def _ask(
         self, role: str, system: str, user: str, spent: Usage | None, attempt: int = 1
     ) -> Completion:
@@ -208,8 +206,6 @@ class Client:
         except Unusable:
             pass
         return True
-
-    # --- models
 
     def _fall_back(self, role: str, unknown: str) -> bool:
         """Replaces the unknown default, for all roles that use it; a chosen model never."""

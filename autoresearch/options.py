@@ -44,9 +44,6 @@ class SettingError(Exception):
     """A variable that cannot be used: says which, its value and what it takes."""
 
 
-# --- one value
-
-
 def _number(text: str, low: float, high: float, what: str, read: Any = float) -> Any:
     try:
         value = read(text)
@@ -74,8 +71,6 @@ TEMPERATURE = partial(_number, low=0, high=2, what="a number from 0 to 2")
 SWITCH = partial(_number, low=0, high=1, what="1 or 0", read=int)
 SECONDS = partial(_number, low=1, high=86400, what="a number from 1 to 86400")
 
-
-# --- the command line
 
 VALUES: dict[str, tuple[tuple[str, str, Any, Any, str], ...]] = {
     "the run": (
@@ -132,9 +127,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options.workers = options.workers or (1 if options.demo else WORKERS)
     options.at_once = 1 if options.demo else AT_ONCE  # one after the other it can be repeated
     return options
-
-
-# --- the environment
 
 
 def client_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -59,9 +59,6 @@ class Completion:
 told = partial(short, limit=300)  # what a server says, on one line of a message
 
 
-# --- JSON
-
-
 def read_json(text: str) -> Any:
     """The JSON of a body, also with comment lines before it, `data: [DONE]` after it, or as a
     stream of events, whose parts are joined; None where none is whole."""
@@ -117,8 +114,6 @@ def error_in(data: Any) -> Any:
     return base if base.get("status_code") else data.get("error") or first_choice(data).get("error")
 
 
-# --- completions
-
 CUT = re.compile("length|max|trunc|limit|incomplete", re.IGNORECASE)
 FILTERED = re.compile("filter|safety|sensitive|block|refus|recitation", re.IGNORECASE)
 
@@ -168,8 +163,6 @@ def _text_of(content: Any) -> str:
         content = "".join(text for text in told if isinstance(text, str))
     return mended(content) if isinstance(content, str) else ""
 
-
-# --- reasoning
 
 THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
 TAG = re.compile(
@@ -225,9 +218,6 @@ def _final_channel(text: str) -> tuple[str, str, bool]:
         said = re.split(r"<\|(?:end|return|start|call)\|>", said, maxsplit=1)[0]
         (final if name.strip().startswith("final") else thought).append(said.strip())
     return "\n".join(final).strip(), "\n".join(filter(None, thought)), bool(final)
-
-
-# --- numbers as servers write them
 
 
 def read_number(value: Any) -> float | None:

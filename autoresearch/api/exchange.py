@@ -54,9 +54,6 @@ class Interrupted(Exception):
     """`Client.stop` was called while a call waited."""
 
 
-# --- request
-
-
 def _checked_key(key: str, name: str) -> str:
     if bad := re.search("[^!-~]", key.strip()):
         raise FatalAPIError(
@@ -93,16 +90,6 @@ def _is_loopback(host: str | None) -> bool:
         return f".{host}".endswith(".localhost")
 
 
-def _certificates() -> str | bool:
-    """The bundle that a variable names, else requests' own."""
-    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
-        if path := os.environ.get(name):
-            if not os.path.exists(path):
-                raise FatalAPIError(f"{name} names a file that is not there: {path}")
-            return path
-    return True
-
-
 def _written(key: str) -> re.Pattern[str]:
     """The key as a server may write it: plain, in pieces, in UTF-16 read as bytes, a character as
     an entity or an escape, in hexadecimal, in base64 whatever stands before it."""
@@ -135,7 +122,6 @@ class Exchange:
         headers = {
             **({"api-key": key} if azure else {"Authorization": f"Bearer {key}"}),
             "Content-Type": "application/json",
-            "Accept": "application/json",
             "Accept-Encoding": "identity",  # answers are small, and a packed one may be a bomb
             "User-Agent": requests.utils.default_user_agent(),
         }
@@ -146,7 +132,11 @@ class Exchange:
         self._models = requests.Request("GET", models, headers).prepare()
         proxies = requests.utils.get_environ_proxies(root.geturl())
         self._proxies = {} if _is_loopback(root.hostname) else proxies
-        self._settings: Any = {"proxies": self._proxies, "verify": _certificates()}
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+        if bundle and not os.path.exists(bundle):
+            names = "REQUESTS_CA_BUNDLE or SSL_CERT_FILE names"
+            raise FatalAPIError(f"{names} a file that is not there: {bundle}")
+        self._settings: Any = {"proxies": self._proxies, "verify": bundle or True}
         self._adapter = HTTPAdapter(pool_maxsize=256)
 
     def ask(self, body: Mapping[str, Any] | None = None) -> tuple[Any, Headers]:
@@ -253,8 +243,6 @@ def _read_body(response: requests.Response, ends: float) -> bytes:
         if len(body) > MAX_BYTES:
             raise Unusable(f"the answer is larger than {MAX_BYTES // 1_000_000} MB")
 
-
-# --- sorting
 
 # What an `error` object's code says where it says more than the status.
 CODES = {

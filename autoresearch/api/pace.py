@@ -15,6 +15,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from autoresearch.api.answer import MayPass, read_number
@@ -211,18 +212,18 @@ class Gate:
         """`worked`: with an answer, not a refusal for good."""
         with self._changed:
             now, pace = self._clock(), self._paces[turn.model]
-            pause = pace.end(now, headers)
+            took, pause = now - turn.began, pace.end(now, headers)
             pace.answered(now)
             pace.succeeded = pace.succeeded or worked
             self._failing_since = None
             if turn.model and worked:  # not the list of models, which says nothing of an answer
                 if not self._answers:  # as many as one at a time would take half the time
-                    self._most = max(self._most, self._deadline / 2 / max(now - turn.began, 1e-3))
+                    self._most = max(self._most, self._deadline / 2 / max(took, 1e-3))
                 self._answers += 1
             if turn.wave == self._wave:
                 self._running -= 1
-                slow = now - turn.began > self._deadline / 2
-                self._most += 1 if self._most < self._steady else (0.25 if slow else 1) / self._most
+                part = (0.25 if took > self._deadline / 2 else 1) / self._most
+                self._most += 1 if self._most < self._steady else part
                 self._closings = 0
                 self._row.clear()
             self._changed.notify_all()
@@ -299,11 +300,9 @@ class Gate:
 def _wait(failure: MayPass, attempt: int) -> float:
     """What the server asks; without a word from it, or when that did not help, twice as long from
     attempt to attempt, with jitter."""
-    after, wait = retry_after(failure.headers), 0.0
-    if after is None or attempt > 1:
-        most = AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF
-        high = min(2.0 ** min(attempt, 9), most)
-        wait = random.uniform(high / 2, high)
+    after = retry_after(failure.headers)
+    high = min(2.0 ** min(attempt, 9), AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF)
+    wait = random.uniform(high / 2, high) if after is None or attempt > 1 else 0.0
     return min(max(wait, after or 0.0), LONGEST_WAIT)
 
 
@@ -321,8 +320,9 @@ def read_seconds(value: str | None) -> float | None:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait; None when it does not, or not in words we know."""
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After", "")
-    seconds = read_seconds(f"{milliseconds}ms") or read_seconds(value)
-    if seconds is None and (date := email.utils.parsedate_tz(value)):
-        seconds = email.utils.mktime_tz(date) - time.time()
+    value = headers.get("Retry-After", "")
+    seconds = read_seconds(value)
+    if seconds is None and value:
+        with suppress(ValueError, OverflowError):
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     return seconds if seconds is not None and seconds >= 0 else None
