@@ -59,10 +59,6 @@ class Usage:
             self.charged += self._dearest if cost is None else cost
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 class Client:
     """Safe to share between threads. Raises FatalAPIError when a key or URL cannot work.
 
@@ -82,7 +78,7 @@ class Client:
         patience: float = 1800.0,
         deadline: float = TIMEOUT,
         allow_http: bool = False,
-        notify: Callable[[str], None] = _to_stderr,
+        notify: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
         chosen = {role: model for role, model in (models or {}).items() if model}
         self.models = {role: chosen.get(role, DEFAULT_MODEL) for role in TEMPERATURES}

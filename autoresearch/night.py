@@ -28,9 +28,8 @@ CURSOR = b"\033[?25h"  # the progress bar had hidden it
 
 def ends_in_one_line(command: Callable[[], int], told: tuple[type[Exception], ...]) -> int:
     """The command's exit code; an error of the kinds `told` is one line on stderr, and code 1."""
-    for name in ("stdout", "stderr"):  # one that was closed before we began
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    for name in ("stdout", "stderr"):  # None: closed before we began
+        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w", encoding="utf-8"))
     try:
         return command()
     except told as error:
