@@ -165,12 +165,15 @@ def _text_of(content: Any) -> str:
 
 
 THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
-TAG = re.compile(
-    r"[<\[\u25c1](/|\|?(?:begin|start|end)_(?:of_)?|\|/?)?(?:\w{1,20}:)?"
-    r"(think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|inner_monologue) ?\|?[>\]\u25b7]",
-    re.IGNORECASE,
+THINK = re.compile(
+    r"(?i)[<\[\u25c1]\|?/?(?:\w{1,20}:)?think ?\|?[>\]\u25b7]"
+    r"|<\|?(?:begin|start|end)_(?:of_)?(?:think(?:ing)?|thought)\|?>"
 )
-AROUND = re.compile(r"<\|(?:begin|start|end)_(?:of_)?(?:solution|response)\|>", re.IGNORECASE)
+WORD = re.compile(
+    r"(?i)[<\[]\|?(/?)(?:\w{1,20}:)?"
+    r"(?:thinking|thoughts?|reasoning|reflection|scratchpad|inner_monologue) ?\|?[>\]]"
+)
+AROUND = re.compile(r"(?i)<\|(?:begin|start|end)_(?:of_)?(?:solution|response)\|>")
 
 
 def without_reasoning(text: str) -> tuple[str, str, bool]:
@@ -184,25 +187,21 @@ def without_reasoning(text: str) -> tuple[str, str, bool]:
     if text.startswith("analysis") and "assistantfinal" in text:  # the same, its marks lost
         thought, _, text = text.partition("assistantfinal")
         return text.strip(), thought.removeprefix("analysis").strip(), True
+    if (first := WORD.search(text)) and (first[1] or not text[: first.start()].strip()):
+        close = next((tag for tag in WORD.finditer(text) if tag[1]), None)
+        ends = close.end() if close else len(text)
+        text = WORD.sub(r"<\1think>", text[:ends]) + text[ends:]
     outside: list[str] = []
     inside: list[str] = []
-    opened = begun = spoken_of = False
-    end = 0
-    for tag in TAG.finditer(text):
-        mark, word = tag.groups()
-        closes = mark is not None and ("/" in mark or "end" in mark.lower())
+    opened, end = False, 0
+    for tag in THINK.finditer(text):
+        closes = "/" in tag[0] or "end_" in tag[0].lower()
         if opened and not closes:
             continue
-        if not opened and mark in (None, "/") and word.lower() != "think":
-            if spoken_of or not (closes or not (begun or text[end : tag.start()].strip())):
-                spoken_of = True
-                continue
         if closes and not opened:  # its beginning was swallowed: all before it is thinking
             inside += outside
-            outside, begun = [], False
-        piece = text[end : tag.start()]
-        (inside if closes else outside).append(piece)
-        begun = begun or bool(not closes and piece.strip())
+            outside = []
+        (inside if closes else outside).append(text[end : tag.start()])
         opened, end = not closes, tag.end()
     (inside if opened else outside).append(text[end:])
     thought = "\n".join(part for part in inside if part.strip())

@@ -15,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from http.client import responses as PHRASES
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -116,7 +117,8 @@ class Exchange:
         root = _api_root(base_url, allow_http, f"{prefix}BASE_URL")
         key = _checked_key(key, f"{prefix}API_KEY")
         # a short key, of a server that needs none, may stand in any text
-        self._secret = _written(key) if len(key) >= 8 else re.compile(r"(?!)")
+        secret = _written(key) if len(key) >= 8 else re.compile(r"(?!)")
+        self._scrub = partial(secret.sub, "[key]")
         self._deadline, self._host, self._prefix = deadline, root.netloc, prefix
         azure = str(root.hostname).endswith(AZURE)
         headers = {
@@ -218,10 +220,6 @@ class Exchange:
         if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
             return MayPass(f"no connection to {host}: {why}", setup=True)
         return MayPass(f"the connection to {host} broke: {why}")
-
-    def _scrub(self, text: str) -> str:
-        """`text` without the key."""
-        return self._secret.sub("[key]", text)
 
 
 LATE = (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
