@@ -121,7 +121,7 @@ FILTERED = re.compile("filter|safety|sensitive|block|refus|recitation", re.IGNOR
 def tokens(data: Any) -> tuple[int | None, int | None]:
     """Tokens of the prompt and of the answer, as billed."""
     usage = as_object(as_object(data).get("usage"))
-    return read_whole(usage.get("prompt_tokens")), read_whole(usage.get("completion_tokens"))
+    return read_int(usage.get("prompt_tokens")), read_int(usage.get("completion_tokens"))
 
 
 def read_answer(data: Any, model: str, seconds: float = 0.0) -> Completion:
@@ -229,6 +229,6 @@ def read_number(value: Any) -> float | None:
     return number if 0 <= number < math.inf else None
 
 
-def read_whole(value: Any) -> int | None:
+def read_int(value: Any) -> int | None:
     number = read_number(value)
     return None if number is None else int(number)

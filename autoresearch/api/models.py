@@ -10,14 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from autoresearch.api.answer import (
-    Completion,
-    MayPass,
-    Unusable,
-    as_object,
-    read_number,
-    read_whole,
-)
+from autoresearch.api.answer import Completion, MayPass, Unusable, as_object, read_int, read_number
 from autoresearch.api.exchange import APIError, Exchange, FatalAPIError, WrongSetting
 from autoresearch.api.pace import Gate
 
@@ -50,12 +43,10 @@ class Preflight:
     def refuse_unknown_price(self, max_cost: float | None) -> None:
         """Raises FatalAPIError where a limit of cost cannot be kept."""
         for model in self.models if max_cost is not None else []:
-            missing = "prices" if model.price is None else "counts of tokens"
             if not (model.price and model.prompt_tokens):
-                raise FatalAPIError(
-                    f"--max-cost needs {missing}, and the server gives none for {model.id}; "
-                    "--max-hours works without"
-                )
+                what = "prices" if model.price is None else "counts of tokens"
+                what += f", and the server gives none for {model.id}; --max-hours works without"
+                raise FatalAPIError(f"--max-cost needs {what}")
 
 
 class Catalogue(dict[str, dict[str, Any]]):
@@ -63,9 +54,8 @@ class Catalogue(dict[str, dict[str, Any]]):
 
     def read(self, data: Any) -> None:
         entries = data.get("data") if isinstance(data, dict) else data
-        for entry in entries if isinstance(entries, list) else []:
-            if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-                self[entry["id"]] = entry
+        listed = map(as_object, entries if isinstance(entries, list) else ())
+        self.update({e["id"]: e for e in listed if isinstance(e.get("id"), str)})
 
     def price(self, model: str) -> tuple[float, float] | None:
         pricing = as_object(self.get(model, {}).get("pricing"))
@@ -83,7 +73,7 @@ class Catalogue(dict[str, dict[str, Any]]):
         """What is known of a model after its first call."""
         entry = self.get(model, {})
         limit = as_object(entry.get("per_request_limits")).get("requests_per_minute")
-        length = read_whole(entry.get("context_length", entry.get("max_model_len")))
+        length = read_int(entry.get("context_length", entry.get("max_model_len")))
         counts = told.seconds, told.prompt_tokens, told.completion_tokens
         return ModelCheck(model, roles, self.price(model), length, read_number(limit), *counts)
 
