@@ -126,7 +126,7 @@ def test_a_server_that_was_never_reached_is_given_up_soon(waits: Waits) -> None:
     assert KEY not in leaks(caught.value)
     waits.clear()
     client = make(url, patience=1800)
-    client._servers["task"].gate._paces["m"].succeeded = True
+    client._servers["task"].gate.paces["m"].succeeded = True
     with pytest.raises(FatalAPIError, match="no success for 30 minutes"):
         client.generate_response("", "x")
 

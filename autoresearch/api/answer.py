@@ -16,11 +16,9 @@ from typing import Any
 
 from autoresearch.text import mended, short
 
-ONLY_THOUGHT = (
-    "it only thought and did not answer: raise max_tokens or switch thinking off, such as "
-    """NEBIUS_EXTRA_BODY='{"reasoning_effort": "none"}' or """
-    """'{"chat_template_kwargs": {"enable_thinking": false}}'"""
-)
+ONLY_THOUGHT = """it only thought and did not answer: raise max_tokens or switch thinking off, \
+such as NEBIUS_EXTRA_BODY='{"reasoning_effort": "none"}' or \
+'{"chat_template_kwargs": {"enable_thinking": false}}'"""
 
 
 @dataclass(eq=False)
@@ -126,12 +124,16 @@ def tokens(data: Any) -> tuple[int | None, int | None]:
 
 def read_answer(data: Any, model: str, seconds: float = 0.0) -> Completion:
     """A 200's completion; raises Unusable, and MayPass where it is no answer at all."""
-    choice = first_choice(data)
+    data, choice = as_object(data), first_choice(data)
     message = as_object(choice.get("message"))
-    finish = _finish(as_object(data), choice)
+    names = ("finish_reason", "native_finish_reason", "stop_reason", "done_reason")
+    said = [where.get(name) for where in (choice, data) for name in names]
+    ends = [end for end in said if isinstance(end, str) and end] or ["stop"]
+    cut = any(map(CUT.search, ends)) or choice.get("truncated") is True
+    finish = "length" if cut else ends[0]
     text, thought, closed = without_reasoning(_text_of(message.get("content")))
-    said = (message.get(name) for name in ("reasoning_content", "reasoning"))
-    reasoning = thought or next((mended(r) for r in said if isinstance(r, str)), "")
+    apart = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    reasoning = thought or next((mended(r) for r in apart if isinstance(r, str)), "")
     if (refusal := message.get("refusal")) and isinstance(refusal, str) and not text:
         raise Unusable(f"the model refused: {told(refusal)}")
     if FILTERED.search(finish):
@@ -143,16 +145,6 @@ def read_answer(data: Any, model: str, seconds: float = 0.0) -> Completion:
     if not text:
         raise MayPass(f"no text in the answer (finish_reason {told(finish)})", alone=True)
     return Completion(text, finish, *tokens(data), model, reasoning, seconds)
-
-
-def _finish(data: dict[str, Any], choice: dict[str, Any]) -> str:
-    """Why the answer ended: "stop" where nothing is said."""
-    names = ("finish_reason", "native_finish_reason", "stop_reason", "done_reason")
-    said = [where.get(name) for where in (choice, data) for name in names]
-    reasons = [reason for reason in said if isinstance(reason, str) and reason]
-    if any(map(CUT.search, reasons)) or choice.get("truncated") is True:
-        return "length"
-    return reasons[0] if reasons else "stop"
 
 
 def _text_of(content: Any) -> str:

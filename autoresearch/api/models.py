@@ -52,11 +52,6 @@ class Preflight:
 class Catalogue(dict[str, dict[str, Any]]):
     """A server's list of models: the entry of each id."""
 
-    def read(self, data: Any) -> None:
-        entries = data.get("data") if isinstance(data, dict) else data
-        listed = map(as_object, entries if isinstance(entries, list) else ())
-        self.update({e["id"]: e for e in listed if isinstance(e.get("id"), str)})
-
     def price(self, model: str) -> tuple[float, float] | None:
         pricing = as_object(self.get(model, {}).get("pricing"))
         prompt, output = read_number(pricing.get("prompt")), read_number(pricing.get("completion"))
@@ -149,7 +144,7 @@ class Server:
             result, headers = call()
         except BaseException as error:
             # what has worked before is no wrong setting: a gateway is in trouble
-            gateway = isinstance(error, WrongSetting) and self.gate.worked(model)
+            gateway = isinstance(error, WrongSetting) and self.gate.paces[model].succeeded
             failure = MayPass(str(error)) if gateway else error
             if isinstance(failure, MayPass):
                 failure.wait = self.gate.failed(turn, failure, attempt)
@@ -162,7 +157,10 @@ class Server:
     def fetch_catalogue(self) -> list[str]:
         """Reads the list of models; returns the problem met, which is never fatal."""
         try:
-            self.catalogue.read(self.take_turn("", "", self.exchange.ask, 1))
+            data = self.take_turn("", "", self.exchange.ask, 1)
         except (MayPass, Unusable, APIError) as error:
             return [f"no prices and limits: {error}"]
+        entries = data.get("data") if isinstance(data, dict) else data
+        listed = map(as_object, entries if isinstance(entries, list) else ())
+        self.catalogue.update({e["id"]: e for e in listed if isinstance(e.get("id"), str)})
         return [] if self.catalogue else ["no prices and limits: the server lists no models"]

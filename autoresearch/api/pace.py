@@ -175,11 +175,8 @@ class Gate:
         self._over: FatalAPIError | None = None
         self._next_line = 0.0
         longest = min(LONGEST_WAIT, patience)
-        self._paces = defaultdict[str, _Pace](lambda: _Pace(self._clock(), longest))
+        self.paces = defaultdict[str, _Pace](lambda: _Pace(self._clock(), longest))
         self._changed = threading.Condition()
-
-    def worked(self, model: str) -> bool:
-        return self._paces[model].succeeded
 
     def enter(self, model: str, about: object = None) -> Turn:
         """Waits until a call may begin; raises Interrupted at a closed gate, or in a long pause,
@@ -200,18 +197,18 @@ class Gate:
             return self._opens - now
         if self._running >= int(self._most):
             return math.inf
-        return self._paces[model].delay(now)
+        return self.paces[model].delay(now)
 
     def begin(self, model: str, about: object = None) -> Turn:
         now = self._clock()
         self._running += 1
-        self._paces[model].begin(now)
+        self.paces[model].begin(now)
         return Turn(model, about, self._wave, now, self._answers)
 
     def answered(self, turn: Turn, headers: Mapping[str, str], worked: bool = True) -> None:
         """`worked`: with an answer, not a refusal for good."""
         with self._changed:
-            now, pace = self._clock(), self._paces[turn.model]
+            now, pace = self._clock(), self.paces[turn.model]
             took, pause = now - turn.began, pace.end(now, headers)
             pace.answered(now)
             pace.succeeded = pace.succeeded or worked
@@ -238,7 +235,7 @@ class Gate:
         Raises FatalAPIError, now and for every later call, when patience is at its end.
         """
         with self._changed:
-            now, pace = self._clock(), self._paces[turn.model]
+            now, pace = self._clock(), self.paces[turn.model]
             pace.end(now, failure.headers)
             fresh = turn.wave == self._wave
             self._running -= fresh
@@ -256,20 +253,16 @@ class Gate:
             attempt = max(attempt, self._closings + 1)
             wait = min(_wait(failure, attempt), left)
             if self._closings or in_a_row or (failure.setup and not failure.alone):
-                self._close(now + wait, failure)
+                self._opens, self._most, self._running = now + wait, 1.0, 0
+                self._closings += 1
+                self._wave += 1
+                for pace in self.paces.values() if failure.status != 429 else ():
+                    pace.restart(self._opens)
             elif (attempt == 1 or failure.alone) and now < self._next_line:
                 return wait
             self._next_line = now + LINE_SECONDS
         self.notify(f"waiting {wait:.1f} s after attempt {attempt}: {failure}")
         return wait
-
-    def _close(self, until: float, failure: MayPass) -> None:
-        self._opens, self._most = until, 1.0
-        self._closings += 1
-        self._wave += 1
-        self._running = 0
-        for pace in self._paces.values() if failure.status != 429 else ():
-            pace.restart(until)
 
     def sleep(self, seconds: float) -> None:
         ends = self._clock() + seconds
@@ -285,7 +278,7 @@ class Gate:
     def _patience_left(self, failure: MayPass, now: float) -> float:
         if self._failing_since is None:
             self._failing_since = now
-        setup = failure.setup and not any(pace.succeeded for pace in self._paces.values())
+        setup = failure.setup and not any(pace.succeeded for pace in self.paces.values())
         patience = min(self._patience, SETUP_PATIENCE) if setup else self._patience
         left = patience - (now - self._failing_since)
         if left > 0:
