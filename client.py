@@ -144,8 +144,7 @@ class Client:
 
         Raises FatalAPIError for whatever would fail every later call too.
         """
-        servers = dict.fromkeys(self._servers.values())
-        problems = [problem for server in servers for problem in server.fetch_catalogue()]
+        problems = [p for s in dict.fromkeys(self._servers.values()) for p in s.fetch_catalogue()]
         checks: dict[tuple[Server, str], ModelCheck] = {}
         for role, server in self._servers.items():
             if (server, self.models[role]) not in checks:

@@ -144,10 +144,7 @@ class Night(Generic[Item, Result]):
                     self.attempt(lambda done=future: ended(done.result()))  # type: ignore[misc]
 
     def exit_code(self, notify: Callable[[str], None], left: str = "") -> int:
-        """0, or 128 + the signal that ended the night; raises what was fatal.
-
-        `left`: how to do what a limit or a signal left undone.
-        """
+        """0, or 128 + the signal; raises what was fatal. `left` says how to do what is undone."""
         if self.fatal is not None:
             raise self.fatal
         if self.limited:

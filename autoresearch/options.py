@@ -27,10 +27,7 @@ Finds the best system prompt for the task in program.md: an agent proposes a pro
 under test answers with it, the answer is scored, and the record goes into results.json. Stop it
 whenever you like: the same command goes on where it stopped."""
 EPILOG = "The key and the models are set in .env; .env.example explains each line."
-NO_KEY = (
-    "no API key: set NEBIUS_API_KEY in .env (copy .env.example) or in the environment; "
-    "python main.py --demo needs none"
-)
+NO_KEY = "no API key: set NEBIUS_API_KEY in .env (copy .env.example); main.py --demo needs none"
 SETTINGS = (
     *("NEBIUS_API_KEY", "NEBIUS_AGENT_API_KEY", "NEBIUS_JUDGE_API_KEY"),
     *("NEBIUS_BASE_URL", "NEBIUS_AGENT_BASE_URL", "NEBIUS_JUDGE_BASE_URL", "NEBIUS_ALLOW_HTTP"),

@@ -179,13 +179,11 @@ class Exchange:
         url = self._scrub(str((self._chat if model else self._models).url))
         whole = data is not None
         status = CODES.get(code, int(code) if re.fullmatch("[45][0-9][0-9]", code) else status)
-        if status < 300 and whole:
-            said = f"the server answered {status} and no answer: {message}"
-            return MayPass(said, status, headers, alone=True)
+        if status < 300 and message.startswith("a web page"):
+            return MayPass(f"{url} answers with {message}, not as the API", setup=True)
         if status < 300:
-            page = message.startswith("a web page")
-            said = f"{url} answers with {message}, not as the API" if page else NOT_JSON + message
-            return MayPass(said, setup=True, alone=not page)
+            no_answer = f"the server answered {status} and no answer" if whole else NOT_JSON
+            return MayPass(f"{no_answer}: {message}", status, headers, setup=not whole, alone=True)
         said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
         said += f": {message.rstrip('.')}" if message else ""
         if status in (408, 409, 425, 429) or status >= 500:
@@ -256,7 +254,7 @@ ADVICE = {
     **dict.fromkeys((404, 405, 410), "{1} is not the API: correct {0}BASE_URL"),
 }
 PROXY = "HTTPS_PROXY or ALL_PROXY names a proxy"
-NOT_JSON = "the answer is not whole JSON: "
+NOT_JSON = "the answer is not whole JSON"
 UNKNOWN_MODEL = re.compile(
     r"(?is)not a valid model|unknown model|no endpoints|\bmodel\b.{0,200}(does not exist|not found)"
 )
