@@ -206,9 +206,8 @@ class Client:
         """Replaces the unknown default, for all roles that use it; a chosen model never."""
         catalogue = self._servers[role].catalogue
         with self._lock:
-            if role not in self._defaulted or unknown == FALLBACK_MODEL:
-                return False
-            if catalogue and FALLBACK_MODEL not in catalogue:
+            served = not catalogue or FALLBACK_MODEL in catalogue
+            if role not in self._defaulted or unknown == FALLBACK_MODEL or not served:
                 return False
             if self.models[role] == unknown:
                 self.models.update(dict.fromkeys(self._defaulted, FALLBACK_MODEL))

@@ -117,6 +117,7 @@ def test_calls_run_side_by_side_and_no_more_than_allowed(at_once: int) -> None:
 
 def test_one_failed_call_fails_the_panel_and_spares_the_rest() -> None:
     def refuse(system: str, user: str) -> str:
+        time.sleep(0.03)  # a call takes a while: who waits hears of the first failure
         raise APIError("400 Bad Request")
 
     model = Model(refuse)

@@ -148,28 +148,24 @@ class Exchange:
             request, deadline = self._chat.copy(), self._deadline
             request.body = json.dumps(body, allow_nan=False).encode()
             request.headers["Content-Length"] = str(len(request.body))
-        status, headers, content = self._exchange(request, deadline)
+        ends, failure = time.monotonic() + deadline, None
+        timeout, more = (min(CONNECT_SECONDS, deadline), deadline), self._settings
+        try:
+            with self._adapter.send(request, stream=True, timeout=timeout, **more) as response:
+                content = _read_body(response, ends)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
+            late = isinstance(e, LATE) or time.monotonic() >= ends
+            failure = self._broken(e, deadline if late else 0.0)
+        if failure:  # outside the handler: what is caught there holds the request and so the key
+            raise failure
+        status, headers = response.status_code, response.headers
         text = self._scrub(content.decode(json.detect_encoding(content), "replace"))
         data = read_json(text)
         answers = first_choice(data) if body else data is not None
         if 200 <= status < 300 and answers and not error_in(data):
             return data, headers
-        headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
-        raise self._failure(status, headers, text, data, str(body["model"]) if body else "")
-
-    def _exchange(
-        self, request: requests.PreparedRequest, deadline: float
-    ) -> tuple[int, Headers, bytes]:
-        ends = time.monotonic() + deadline
-        timeout, more = (min(CONNECT_SECONDS, deadline), deadline), self._settings
-        try:
-            response = self._adapter.send(request, stream=True, timeout=timeout, **more)
-            with response:  # closed where it could not be read whole
-                return response.status_code, response.headers, _read_body(response, ends)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            late = isinstance(e, LATE) or time.monotonic() >= ends
-            failure = self._broken(e, deadline if late else 0.0)
-        raise failure  # outside the handler: what is caught there holds the request and so the key
+        shown = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
+        raise self._failure(status, shown, text, data, str(body["model"]) if body else "")
 
     def _failure(
         self, status: int, headers: Headers, text: str, data: Any, model: str
