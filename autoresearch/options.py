@@ -118,7 +118,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--demo writes demo-results.json; leave out --results")
     files = ("program", options.program, "program.md"), ("results", options.results, None)
     named = "".join(f" --{n} {quote(str(at))}" for n, at, usual in files if at and str(at) != usual)
-    options.command = "python main.py" + " --demo" * options.demo + named
+    options.command = "" if options.demo else f"python main.py{named}"
     results = "demo-results.json" if options.demo else "results.json"
     options.results = options.results or Path(results)
     options.workers = options.workers or (1 if options.demo else WORKERS)

@@ -226,7 +226,9 @@ def never_met(history: History) -> str:
 
 
 def next_step(history: History, found: Confirmation | None, command: str = "python main.py") -> str:
-    """One suggestion, from the facts; `command` is that of this start."""
+    """One suggestion, from the facts; `command` is that of this start, "" for a demo."""
+    if not command:
+        return "your own task: write program.md, put a key into .env, then python main.py --check"
     if history.leader is None:
         return f"{command} --check tells whether key, model and program work"
     if history.completed >= EARLY and (label := never_met(history)):

@@ -55,7 +55,12 @@ def is_complete(history: History, program: Program, options: argparse.Namespace)
 def unconfirmed(history: History, options: argparse.Namespace) -> str:
     """The command that confirms what is there; "" where that is not wanted or done."""
     done = history.completed
-    if options.no_confirm or not done or next_measurement(history, False, ()) is None:
+    if (
+        options.no_confirm
+        or options.demo
+        or not done
+        or next_measurement(history, False, ()) is None
+    ):
         return ""
     return f"not confirmed yet: {options.command} --iterations {done} confirms what is there"
 
