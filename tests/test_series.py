@@ -166,6 +166,21 @@ def test_held_out_finals_are_scored_again_and_stay_out_of_the_search() -> None:
     assert "5 stored" in notices[0]
 
 
+def test_an_input_that_was_searched_confirms_nothing_as_a_held_out_one() -> None:
+    """As when a third is set aside of a file that an older version, or fewer rows, had searched."""
+    before = program()
+    texts = [given.text for given in before.inputs]
+    unseen = Input("unseen", "x")
+    after = replace(before, inputs=before.inputs[1:], held_out=(before.inputs[0], unseen))
+    history, notices = open_history(a_night(before), after, MODELS, 0.7)
+    assert (history.held_out, history.inputs) == (["unseen"], set(texts[1:]))
+    assert notices[0].startswith("1 of 2 held-out inputs were searched before")
+    only = replace(after, held_out=after.held_out[:1])
+    history, _ = open_history(a_night(before), only, MODELS, 0.7)
+    steps = next_steps(history, history.completed)
+    assert steps and all(history.inputs.issuperset(step.inputs or ()) for step in steps)
+
+
 def test_marks_of_the_same_judge_are_used_again() -> None:
     records = [ran(program(JUDGE), 1, "p", "apple", judged=0.8)]
     history, notices = open_history(records, program(JUDGE, OTHER_RULE), MODELS, 0.7)

@@ -112,7 +112,7 @@ class History:
         self._answered: set[str] = set()
         self._posterior = Posterior()
         experiments = list(experiments)
-        self._arrange(inputs or _searched(experiments))
+        self._arrange(inputs or searched(experiments))
         for experiment in experiments:
             self.add(experiment)
 
@@ -158,7 +158,7 @@ class History:
         if not experiment.trials:
             return [] if experiment.score is None else [((), [experiment.score])]
         if not self.inputs:
-            self._arrange(_searched([experiment]))
+            self._arrange(searched([experiment]))
         parts: list[dict[str, float]] = []
         for trial in (trial for trial in experiment.trials if trial.input in self._block):
             met = tuple(parts[-1]) if parts else ()
@@ -282,7 +282,7 @@ class History:
         return welch(saw, fresh) if len(saw) > 1 and len(fresh) > 1 else None
 
 
-def _searched(experiments: Iterable[Experiment]) -> list[str]:
+def searched(experiments: Iterable[Experiment]) -> list[str]:
     """The inputs that these records met, but for the final ones, which may be held out."""
     rounds = (e for e in experiments if e.kind != "ablation" and e.strategy != "final")
     return list(dict.fromkeys(trial.input for e in rounds for trial in e.trials))

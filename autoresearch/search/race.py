@@ -155,11 +155,8 @@ def next_proposal(
 
 def next_measurement(history: History, ablation: bool, running: Collection[Step]) -> Step | None:
     """For the confirmation, or an ablation; so many passes that a record makes at most CALLS."""
-    steps = [] if ablation else next_steps(history, history.completed)
-    if ablation:
-        found = ablate(history)
-        steps = found if isinstance(found, list) else []
+    found = ablate(history) if ablation else next_steps(history, history.completed)
+    steps = found if isinstance(found, list) else []
     begun = {step.of(0) for step in running}
     step = next((step for step in steps if step.of(0) not in begun), None)
-    inputs = (step and step.inputs) or history.inputs
-    return step and step.of(min(step.passes, max(1, CALLS // len(inputs))))
+    return step and step.of(min(step.passes, max(1, CALLS // len(step.inputs or history.inputs))))

@@ -10,7 +10,7 @@ from autoresearch.criteria.kind import ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
-from autoresearch.search.history import CONTENDERS, History
+from autoresearch.search.history import CONTENDERS, History, searched
 from autoresearch.text import normalise, short
 
 NEW_SERIES = (
@@ -21,6 +21,7 @@ RESCORED = (
     "the criteria or the expected answers changed: {} stored experiments were scored again at no "
     "cost; the leader now has {:.2f}: {:.120}"
 )
+SEEN = "{} of {} held-out inputs were searched before, so that they can confirm nothing: left out"
 
 
 def open_history(
@@ -34,9 +35,11 @@ def open_history(
     digests, criteria = program.digests(models["task"], temperature), program.criteria_digest()
     judge = models["judge"] if judge_labels(program) else None
     known = (e.program for e in reversed(records) if e.program in digests)
+    seen = set(searched(e for e in records if e.kind == "proposal"))  # also what is inherited
+    held_out = [given.text for given in program.held_out if given.text not in seen]
     history = History(
         inputs=[given.text for given in program.inputs],
-        held_out=[given.text for given in program.held_out],
+        held_out=held_out,
         deterministic=temperature == 0 and judge is None,
         series=next(known, digests[-1]),
     )
@@ -54,11 +57,13 @@ def open_history(
             before.append(experiment)
     best, leader = History(latest_series(before)).leader, history.leader
     history.inherited = best.prompt if best else None
+    lost, there = len(program.held_out) - len(held_out), len(program.held_out)
+    notices = [SEEN.format(lost, there)] * bool(lost)
     if leader is None:
-        return history, [NEW_SERIES] if best else []
-    told = not changed or records[-1].criteria == criteria
-    rescored = RESCORED.format(again, leader.estimate, normalise(leader.prompt))
-    return history, [] if told else [rescored]
+        notices += [NEW_SERIES] * bool(best)
+    elif changed and records[-1].criteria != criteria:
+        notices.append(RESCORED.format(again, leader.estimate, normalise(leader.prompt)))
+    return history, notices
 
 
 def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
