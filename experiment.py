@@ -13,7 +13,7 @@ from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Response
 from autoresearch.night import AT_ONCE, side_by_side
-from autoresearch.text import short
+from autoresearch.text import named
 from client import Client, Usage
 
 
@@ -39,7 +39,7 @@ def run_experiment(
             if isinstance(error, FatalAPIError) or not given.text:
                 raise
             kind = "held-out input" if given in program.held_out else "input"
-            raise APIError(f'{error} ({kind} "{short(given.text)}")') from error
+            raise APIError(f'{error} ({kind} "{named(given.text)}")') from error
         return Response(given, reply.text, reply.finish_reason)
 
     return side_by_side(respond, inputs or program.inputs, at_once)

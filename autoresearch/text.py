@@ -70,6 +70,11 @@ def short(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
 
 
+def named(text: str) -> str:
+    """How an error names an input: many have their beginning, or their end, in common."""
+    return one_line(text if len(text) <= 160 else f"{text[:100]} ... {text[-55:]}")
+
+
 def middle_out(text: str, limit: int) -> str:
     """A long text without its middle, which says so."""
     if len(text) <= limit:

@@ -27,7 +27,7 @@ from autoresearch.search.history import (
 )
 from autoresearch.search.intervals import welch
 from autoresearch.search.posterior import SPREAD_FLOOR
-from autoresearch.text import normalise
+from autoresearch.text import named, normalise
 
 
 def tried(
@@ -461,12 +461,19 @@ def test_passes_over_fewer_inputs_count_beside_those_over_all() -> None:
     assert history.standing("p1").samples == 1
 
 
-def test_an_input_that_spoilt_two_experiments_and_never_answered_is_left_out() -> None:
-    history = History(inputs=ROWS[:3])
-    for number, name in enumerate((ROWS[1], ROWS[2], ROWS[1]), 1):
-        history.add(Experiment(number, error=f'400 Bad Request (input "{name}")'))
-    assert history.blocks == ((ROWS[0], ROWS[2]),)
-    assert history.left_out == [ROWS[1]]
+@pytest.mark.parametrize(
+    "words", [("", ""), ("From the shop: " * 20, ""), ("", " Kind regards" * 20)]
+)
+def test_an_input_that_spoilt_two_experiments_and_never_answered_is_left_out(
+    words: tuple[str, str],
+) -> None:
+    """And no other, though all begin or end with the same words."""
+    rows = [row.join(words) for row in ROWS[:3]]
+    history = History(inputs=rows)
+    for number, text in enumerate((rows[1], rows[2], rows[1]), 1):
+        history.add(Experiment(number, error=f'400 Bad Request (input "{named(text)}")'))
+    assert history.blocks == ((rows[0], rows[2]),)
+    assert history.left_out == [rows[1]]
     answered = History([tried(1, "p", 5, inputs=ROWS[:3])], inputs=ROWS[:3])
     for number in range(2, 9):
         answered.add(Experiment(number, error=f'400 Bad Request (input "{ROWS[1]}")'))

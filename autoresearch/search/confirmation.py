@@ -19,7 +19,7 @@ from statistics import fmean
 from autoresearch.files.record import Trial
 from autoresearch.search.history import BLOCK, CONTENDERS, History, Standing
 from autoresearch.search.intervals import FEW, Evidence, Interval, Scores, within
-from autoresearch.text import count, normalise, short
+from autoresearch.text import count, named, normalise
 
 ROUND = 24  # passes in one round of halving, shared by its contenders,
 BLOCKS = 16  # or blocks, where the search inputs come in blocks
@@ -216,8 +216,8 @@ def _final(history: History, target: int, held_out: Iterable[str] | None) -> Ste
     pools = sample(held_out or ()), sample(text for block in history.blocks for text in block)
     place, failed = ("confirmation", target, "final"), [e for e in history.experiments if e.error]
     errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == place]
-    named = {t: sum(f'input "{short(t)}"' in e for e in errors) for pool in pools for t in pool}
-    kept = ([text for text in pool if named[text] < REFUSED] for pool in pools)
+    refused = {t: sum(f'input "{named(t)}"' in e for e in errors) for pool in pools for t in pool}
+    kept = ([text for text in pool if refused[text] < REFUSED] for pool in pools)
     inputs = next(filter(None, kept), pools[1])
     general, repeat = stands_for_others(history, inputs), answers_repeat(history)
     passes = 1 if general and len(inputs) >= (FINAL if repeat else FINAL_MOST) else 2

@@ -22,7 +22,7 @@ from rapidfuzz import fuzz
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.intervals import Interval, welch
 from autoresearch.search.posterior import Block, Posterior, Sample
-from autoresearch.text import normalise, short
+from autoresearch.text import named, normalise
 
 WHOLE = 24  # inputs up to which a pass is all of them; beyond
 BLOCK = 8  # it is a block of so many
@@ -119,7 +119,7 @@ class History:
     def _arrange(self, inputs: Sequence[str]) -> None:
         """All inputs but those that spoilt several experiments and were never answered."""
         unanswered = [text for text in inputs if text not in self._answered]
-        self.left_out = [text for text in unanswered if self._refusals[short(text)] >= REFUSED]
+        self.left_out = [text for text in unanswered if self._refusals[named(text)] >= REFUSED]
         kept = [text for text in inputs if text not in self.left_out] or inputs
         self._order, self.inputs, self.blocks = inputs, set(kept), in_blocks(kept)
         self._block = {text: block for block in self.blocks for text in block}
