@@ -209,6 +209,14 @@ def test_records_may_be_deleted_reordered_and_have_nulls(path: Path) -> None:
     assert reopened(path)[1] == []
 
 
+def test_the_file_of_another_tool_is_refused_and_left_as_it_was(path: Path) -> None:
+    """Such as a list of inputs, given by mistake: nothing in it is a field of ours."""
+    path.write_text(rows := '[{"input": "a", "expected": "b"}, {"input": "c"}]')
+    with pytest.raises(ResultsError, match=r"holds no experiments.*--results"):
+        Results(path)
+    assert path.read_text() == rows
+
+
 def test_rewriting_keeps_permissions_and_a_symbolic_link(tmp_path: Path, path: Path) -> None:
     target = tmp_path / "elsewhere" / "real.json"
     target.parent.mkdir()
@@ -293,7 +301,7 @@ def layouts() -> Iterator[tuple[str, bytes]]:
     yield "deeply indented", json.dumps(records, ensure_ascii=False, indent=24).encode()
     yield "escaped", json.dumps(records, indent=1).encode()
     yield "windows", b"\xef\xbb\xbf" + ours.replace(b"\n", b"\r\n")
-    yield "odd", b' [ {"a":-1.5e+3,"b":[true,[],{}],"c":{"d":null},"score":null} , {} ] '
+    yield "odd", b' [ {"a":-1.5e+3,"b":[true,[],{}],"c":{"d":null},"score":null,"kind":"x"} , {} ] '
 
 
 LAYOUTS = dict(layouts())

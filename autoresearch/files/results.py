@@ -146,6 +146,9 @@ class Results(AbstractContextManager["Results"]):
         with open(self._file, "r+b", buffering=0) as file:
             scan = Scan(file, self._path)
             experiments = list(scan)
+            foreign = (e.extra and e == Experiment(None, extra=e.extra) for e in experiments)
+            if experiments and all(foreign):
+                raise ResultsError(f"{self._path} holds no experiments; name another by --results")
             end, whole = (b"\n]\n", scan.at) if experiments else (b"[]\n", 0)
             if scan.torn:
                 file.seek(whole)
