@@ -174,12 +174,11 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
     Source: Welch, The generalization of 'Student's' problem, Biometrika 34 (1947).
     """
     errors = [variance(values) / len(values) for values in (a, b)]
+    errors = errors if any(errors) else [FLOOR**2 / len(values) for values in (a, b)]
     difference, error = fmean(a) - fmean(b), sum(errors)
-    if error == 0:
-        return Interval(difference, difference, difference)
     terms = (e * e / (len(values) - 1) for e, values in zip(errors, (a, b), strict=True))
     half = t_quantile(error**2 / sum(terms)) * math.sqrt(error)
-    return Interval(difference, difference - half, difference + half)
+    return Interval(difference, max(-10.0, difference - half), min(10.0, difference + half))
 
 
 @lru_cache(maxsize=4096)
