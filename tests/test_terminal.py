@@ -122,7 +122,8 @@ def test_an_ablation_is_a_table_and_the_shortened_prompt(
 
         """)
     shown_by(target=9).ablation(Ablation(sentences, "Be brief. Be kind.", None))
-    assert "shortened  nothing: no sentence can go" in capsys.readouterr().out
+    told = "shortened  nothing: no shorter prompt was shown to lose less than 0.3\n"
+    assert told in capsys.readouterr().out  # not that each sentence is needed: that is not known
 
 
 def test_a_report_of_nothing_does_not_fail(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from autoresearch.files.record import Experiment
 from autoresearch.report import findings
 from autoresearch.report.findings import Row, interval
 from autoresearch.search.ablation import Ablation
-from autoresearch.search.confirmation import outcome
+from autoresearch.search.confirmation import MARGIN, outcome
 from autoresearch.search.history import History, Standing
 from autoresearch.text import count, duration, one_line, short, visible
 
@@ -132,12 +132,12 @@ class Display:
         self._print([*lines, []])
 
     def ablation(self, result: Ablation) -> None:
-        """What each sentence is worth, and the prompt without those worth nothing measurable."""
+        """What each sentence is worth, and the prompt without those that it can spare."""
         lines = self._title("what each sentence is worth, with its 95 % interval")
         for sentence, worth, verdict in result.sentences:
             known = f"{worth.low:.2f} to {worth.high:.2f}"
             lines += self._fields((f"{worth.mean:+.2f}", f"{known:<17}{verdict:<16}{sentence}"))
-        lost = "nothing: no sentence can go without a measurable loss"
+        lost = f"nothing: no shorter prompt was shown to lose less than {MARGIN}"
         if result.loss is not None:
             lost = f"{result.loss.mean:+.2f} ({interval(result.loss)}) by\n{result.shortened}"
         self._print([*lines, *self._fields(("shortened", lost)), []])
