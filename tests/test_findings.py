@@ -95,6 +95,7 @@ NEITHER = Interval(0.1, -0.3, 0.5)
             "0.50 better (95 % interval 0.20 to 0.80).",
         ),
         (found(BETTER, held_out=False), "0.80), on the inputs that the search saw."),
+        (found(BETTER, inputs=4, generalises=False), "0.80), on just 4 held-out inputs."),
         (
             found(WORSE, best="old"),
             "The baseline is the best prompt with 7.00: what the search found scores 7.10, "

@@ -51,7 +51,9 @@ def headline(history: History, found: Confirmation | None) -> str:
         gain = f", {leader.estimate - baseline.estimate:+.2f} over the baseline" if baseline else ""
         return f"Best so far {leader.estimate:.2f}{gain}: not confirmed yet."
     winner, plain = found.winner_score.mean, found.baseline_score.mean
-    where = ", on the inputs that the search saw" * (not found.held_out and history.inputs != {""})
+    few = f"just {count(found.inputs, 'held-out input')}" * (not found.generalises)
+    on = few if found.held_out else "the inputs that the search saw"
+    where = f", on {on}" * bool(on and history.inputs != {""})
     if normalise(found.winner) == normalise(found.baseline):
         return f"Nothing that was tried beats the baseline, which scores {plain:.2f}{where}."
     by, known = found.difference.mean, interval(found.difference)
