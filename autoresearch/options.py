@@ -107,7 +107,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         (shown, "--verbose", "print prompts and responses whole"),
         (shown, "--quiet", "print reports and errors only"),
         (only, "--demo", "run against a simulated model: no key, no network"),
-        (only, "--check", "one real call, the run's cost, a stress test of the scoring"),
+        (only, "--check", "a few real calls, the run's cost, a stress test of the scoring"),
         (only, "--ablate", "measure what each sentence of the winner is worth"),
     ):
         parent.add_argument(name, action="store_true", help=told)

@@ -205,7 +205,7 @@ def test_a_task_alone_shows_what_its_criteria_miss_by_a_sentence_of_an_answer() 
     ]
     assert lost[0].missed == "to avoid: robust, as in “That is a Robust idea!”"
     rows = [*findings.by_input([trial], [], None)]
-    said = "loses points for avoids: robust, crucial (50 %)"
+    said = "reaches 50 % of avoids: robust, crucial"
     assert findings.fails_line(rows, lost) == said
 
 

@@ -206,7 +206,8 @@ class Exchange:
         if isinstance(error, requests.exceptions.ConnectTimeout):
             return MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
         if late:
-            what = f"no whole answer from {host} within {late:g} s (NEBIUS_TIMEOUT)"
+            named = " (NEBIUS_TIMEOUT)" * (late != CONNECT_SECONDS)
+            what = f"no whole answer from {host} within {late:g} s{named}"
             return MayPass(what, late=True)
         if "WRONG_VERSION_NUMBER" in why:
             why = f"it does not seem to speak https: begin {self._prefix}BASE_URL with http://"

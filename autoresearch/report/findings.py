@@ -209,9 +209,9 @@ def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness]) -> Iterator[R
 def fails_line(by_answer: list[Weakness], by_rule: list[Weakness]) -> str:
     """One line: which inputs fail or, for a task alone, which criteria lose points."""
     if len(by_answer) < 2:
-        weak = [f"{short(row.name, 40)} ({row.right})" for row in by_rule if row.mean < FULL]
+        weak = [f"{row.right} of {short(row.name, 40)}" for row in by_rule if row.mean < FULL]
         met = "every criterion is met" * bool(by_rule)
-        return f"loses points for {', '.join(weak[:3])}" if weak else met
+        return f"reaches {', '.join(weak[:3])}" if weak else met
     inputs, worst = f"{len(by_answer)} inputs", by_answer[0]
     if failing := [f"“{short(row.name, 40)}”" for row in by_answer if row.mean < 5]:
         return f"{len(failing)} of {inputs} fail: {', '.join(failing[:3])}"
