@@ -17,7 +17,7 @@ from itertools import count
 from statistics import fmean
 from threading import RLock
 
-from rapidfuzz import fuzz
+from rapidfuzz import fuzz, process
 
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.intervals import Interval, welch
@@ -54,7 +54,7 @@ def _letters(text: str) -> int:
     the least edits between them, which tells nearly all of 10,000 prompts apart."""
     bits = 0
     for letter in "etaoinsrhldcumfpgwybvk":
-        bits = bits << 60 | (1 << min(text.count(letter), 60)) - 1
+        bits = bits << 240 | (1 << min(text.count(letter), 240)) - 1
     return bits
 
 
@@ -246,17 +246,20 @@ class History:
             if key in self._records:
                 return self._records[key][0].prompt
             folded = key.casefold()
+            cutoff = max(NEAR, 100 - 50 * EDITS / max(1, len(folded)))
             # ratio r allows a length difference of at most (2 - 2r)/r of the shorter
-            longest = len(folded) * (200 / NEAR - 1) + 1
+            longest = len(folded) * (200 / cutoff - 1) + 1
             lengths = range(math.floor(len(folded) ** 2 / longest) - 1, math.ceil(longest) + 1)
             window = [entry for n in lengths for entry in self._by_length.get(n, ())]
-        edits, mine = (1 - NEAR / 100) * (len(folded) + longest), _letters(folded)
+        edits, mine = (1 - cutoff / 100) * (len(folded) + longest), _letters(folded)
         near = [entry for entry in window if (entry[1] ^ mine).bit_count() <= edits]
-        cutoff = max(NEAR, 100 - 50 * EDITS / max(1, len(folded)))
-        ratios = [(fuzz.ratio(folded, text, score_cutoff=cutoff), key) for text, _, key in near]
-        numbers = NUMBER.findall(folded)
-        same = [each for each in ratios if each[0] and NUMBER.findall(each[1]) == numbers]
-        return self._records[max(same)[1]][0].prompt if same else None
+        texts, numbers = [entry[0] for entry in near], NUMBER.findall(folded)
+        for text, _, at in process.extract(
+            folded, texts, scorer=fuzz.ratio, score_cutoff=cutoff, limit=None
+        ):
+            if NUMBER.findall(text) == numbers:
+                return self._records[near[at][2]][0].prompt
+        return None
 
     def passed_by_all(self) -> list[str]:
         """Labels of the criteria that every trial of the latest proposals passed in full."""
