@@ -106,7 +106,8 @@ def test_a_function_that_hangs_is_ended_with_all_that_it_started(tmp_path, monke
     assert time.monotonic() - began < 5
     for pid in (tmp_path / "pids").read_text().split():
         stat = Path(f"/proc/{pid}/stat")
-        assert not stat.exists() or stat.read_text().split()[2] == "Z"
+        while stat.exists() and stat.read_text().split()[2] != "Z":  # a signal takes a moment
+            assert time.monotonic() - began < 5
     assert mark(tmp_path, source) == (1, "")  # the next one has a process again
 
 
