@@ -53,8 +53,8 @@ def _letters(text: str) -> int:
     """How often the common letters occur, each in unary: the bits in which two texts differ are
     the least edits between them, which tells nearly all of 10,000 prompts apart."""
     bits = 0
-    for letter in "etaoinsrhldcumfpgwybvk":
-        bits = bits << 240 | (1 << min(text.count(letter), 240)) - 1
+    for letter in "etaoinsrhldcumfpgwybvkjxqz .-":
+        bits = bits << 400 | (1 << min(text.count(letter), 400)) - 1
     return bits
 
 
