@@ -100,8 +100,8 @@ class Client:
             if where not in known:
                 prefix = "NEBIUS_" if where == shared else f"NEBIUS_{role.upper()}_"
                 gate = Gate(patience, deadline, lambda line: self.notify(line))
-                gate.setting = f"{prefix}BASE_URL"
-                known[where] = Server(Exchange(key, url, deadline, allow_http, prefix), gate)
+                exchange = Exchange(key, url, deadline, allow_http, prefix)
+                gate.setting, known[where] = exchange.setting, Server(exchange, gate)
             self._servers[role] = known[where]
 
     def stop(self) -> None:

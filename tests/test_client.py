@@ -449,3 +449,9 @@ def test_notices_go_where_notify_points_at_that_moment(
     client.notify = after.append
     client.generate_response("", "x")
     assert not before and len(after) == 1
+
+
+def test_a_proxy_that_is_not_there_is_named_as_what_to_check(monkeypatch, waits):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(FatalAPIError, match="check HTTPS_PROXY, ALL_PROXY and the network"):
+        make("https://example.invalid/v1").generate_response("", "x")

@@ -134,6 +134,7 @@ class Exchange:
         self._models = requests.Request("GET", models, headers).prepare()
         proxies = requests.utils.get_environ_proxies(root.geturl())
         self._proxies = {} if _is_loopback(root.hostname) else proxies
+        self.setting = "HTTPS_PROXY, ALL_PROXY" if self._proxies else f"{prefix}BASE_URL"
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
         if bundle and not os.path.exists(bundle):
             names = "REQUESTS_CA_BUNDLE or SSL_CERT_FILE names"
