@@ -68,7 +68,7 @@ class Night(Generic[Item, Result]):
     dropped: type[Exception]
     started: float = field(default_factory=time.monotonic)
     fatal: Exception | None = None  # the first error that ends the night
-    failures: int = 0
+    failures: list[str] = field(default_factory=list)
     limited: str = ""  # the limit that ended something, in words
     signal: int = 0  # that a person stopped it with
 
@@ -113,10 +113,12 @@ class Night(Generic[Item, Result]):
 
     def count(self, failure: str | None) -> None:
         """A job ended, with a failure or without."""
-        self.failures = self.failures + 1 if failure else 0
-        if self.failures >= FAILURES:
-            what = f"{FAILURES} experiments in a row failed: {failure}"
-            self.fatal = self.fatal or NightError(what)
+        self.failures = [*self.failures, failure] if failure else []
+        if len(self.failures) >= FAILURES:
+            one = f"one input spoils every experiment, {len(self.failures)} in a row"
+            alike = len(set(self.failures)) == 1 and "input " in self.failures[0]
+            what = one if alike else f"{FAILURES} experiments in a row failed"
+            self.fatal = self.fatal or NightError(f"{what}: {failure}")
 
     def work(
         self,

@@ -490,6 +490,14 @@ class Squeamish(Simulator):
         return super().chat(asked)
 
 
+def test_one_input_that_spoils_everything_is_named_as_that(command):
+    text = PROGRAM.replace("## Task", "## Inputs\n\n- It was stolen.\n\n## Task")
+    Path("program.md").write_text(text, encoding="utf-8")
+    with Squeamish() as server:
+        error = command("--workers", "1", server=server, code=1).err.splitlines()[-1]
+    assert error.startswith("error: one input spoils every experiment") and "stolen" in error
+
+
 def test_a_held_out_input_that_is_always_refused_does_not_keep_the_winner(command):
     program = (Path(main.__file__).parent / "examples/classify-tickets.md").read_text("utf-8")
     held_out = "## Held-out inputs\n\n- My phone was stolen. => account"
