@@ -81,7 +81,8 @@ def parse_proposal(reply: str, whole: bool = False) -> tuple[str, str]:
         raise ProposalError("nothing follows PROMPT:")
     if PROMPT_LABEL.search(prompt) and not FENCED.match(given.strip()):
         raise ProposalError("it holds more than one PROMPT:")
-    if any(echo in " ".join(WORD.findall(prompt.casefold())) for echo in ECHOES):
+    words = " ".join(WORD.findall(prompt.casefold()))
+    if any(echo in words for echo in ECHOES):
         raise ProposalError("it repeats the words of the form instead of a prompt")
     told = reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought and labels else ""
     return told, prompt
