@@ -4,8 +4,6 @@ Everything that the agent is told stands in the templates below. What earlier pr
 say is fenced as data; held-out inputs never come near here.
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Asks again for what may pass, differently where a part is refused, and counts tokens and money.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

@@ -4,8 +4,6 @@ The prompt goes out as the system message and the task as the user message: that
 use the winner.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from autoresearch.api.exchange import APIError, FatalAPIError

@@ -4,8 +4,6 @@ From top to bottom: `main` is the command, `research` the night, `search` its st
 experiment, `record` writes it down.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import sys

@@ -3,8 +3,6 @@
 What cannot be scored is a `ScoreError`, never a number.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -4,8 +4,6 @@ Then, without a call, what the expected answers score, and responses that deserv
 that pays is what the search would find. Nothing here changes a file.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

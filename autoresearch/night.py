@@ -1,7 +1,5 @@
 """Jobs in flight, limits, signals; what a job does is not known here."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

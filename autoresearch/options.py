@@ -1,7 +1,5 @@
 """What a person can set: the command line, the environment and .env."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import json

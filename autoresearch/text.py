@@ -1,7 +1,5 @@
 """Words as people read them: shortened, quoted, made harmless, counted."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

@@ -4,8 +4,6 @@ Also sorts what is no answer: `MayPass`, worth asking again later; `Unusable`, b
 Reads numbers as servers write them. Knows no HTTP.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

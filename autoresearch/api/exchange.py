@@ -5,8 +5,6 @@ An answer's JSON; `MayPass`, worth asking again; `APIError`, which spoils one ex
 header and nowhere else.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import ipaddress

@@ -1,8 +1,6 @@
 """The models that the roles use, what a server tells of them, what each has refused to take; and
 the server: its exchanges, and who may begin one."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections import defaultdict

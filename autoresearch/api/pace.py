@@ -5,8 +5,6 @@ first. Calls under way: each answer lets one more begin, a time-out halves their
 second: as the server's headers allow; without headers, slower where it refuses too many.
 """
 
-from __future__ import annotations
-
 import email.utils
 import math
 import random

@@ -4,8 +4,6 @@ A new kind is one function and its line in `KINDS`. Only `judge` asks a model. W
 is a `ScoreError`, never a number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Kinds that know the right answer: `equals`, `similar`."""
 
-from __future__ import annotations
-
 import json
 from decimal import Decimal, InvalidOperation
 from typing import Any

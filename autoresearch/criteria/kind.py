@@ -1,7 +1,5 @@
 """What a criterion kind is: how its argument is read and a response marked by it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Kinds that count: `words`, `sentences`."""
 
-from __future__ import annotations
-
 import re
 
 import regex

@@ -3,8 +3,6 @@
 It runs in processes of its own (worker.py), without our variables, and may take `SECONDS`.
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

@@ -4,8 +4,6 @@ Words are those of Unicode's own rules (UAX #29), so that 42 is not in 3.42 nor 
 English ones are found in both numbers.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import lru_cache

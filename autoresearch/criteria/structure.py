@@ -1,7 +1,5 @@
 """Kinds that look at the form of a response: `json`, `matches`; and the JSON in any text."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

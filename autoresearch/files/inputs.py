@@ -1,7 +1,5 @@
 """The inputs of a program: list items and files of rows; every error names the line."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

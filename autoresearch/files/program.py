@@ -1,7 +1,5 @@
 """Reads program.md, the only file a person edits, into a `Program`; every error names the line."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

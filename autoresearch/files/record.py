@@ -1,7 +1,5 @@
 """One record of results.json: an experiment and its trials, checked by their types."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class Experiment(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     error: str | None = None
     extra: dict[str, Any] = field(default_factory=dict, name="")  # fields that we do not know
 
-    def with_(self, **changes: Any) -> Experiment:
+    def with_(self, **changes: Any) -> "Experiment":
         """The record with these fields in place of its own."""
         return structs.replace(self, **changes)
 
@@ -68,20 +66,20 @@ class Experiment(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         starts = range(0, len(scores) - length + 1, length) if length else ()
         return [math.fsum(scores[s : s + length]) / length for s in starts] or [self.score]
 
-    def spoilt(self, error: str) -> Experiment:
+    def spoilt(self, error: str) -> "Experiment":
         """The record of a failure: no score, no trials; an error is never a score."""
         return self.with_(score=None, trials=(), response="", error=error)
 
     def stamped(
         self, tokens: int, cost: float | None, seconds: float, models: dict[str, str], *digests: str
-    ) -> Experiment:
+    ) -> "Experiment":
         """The record with what it took, by which models and two digests, and when it ended."""
         program, criteria = digests
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         took = {"tokens": tokens, "cost": cost, "seconds": round(seconds, 3), "timestamp": now}
         return self.with_(**took, models=dict(models), program=program, criteria=criteria)
 
-    def scored(self, trials: Iterable[Trial]) -> Experiment:
+    def scored(self, trials: Iterable[Trial]) -> "Experiment":
         """The record with these trials: their mean as its score, the response nearest on top."""
         trials = tuple(trials)
         mean = fmean(trial.score for trial in trials)

@@ -5,8 +5,6 @@ cost for any length. A torn tail heals on opening; a file broken in any other wa
 never written.
 """
 
-from __future__ import annotations
-
 import glob
 import itertools
 import json

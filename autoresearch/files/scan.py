@@ -1,7 +1,5 @@
 """results.json as it is read: in pieces by msgspec, and what is odd or torn record by record."""
 
-from __future__ import annotations
-
 import codecs
 import json
 import math

@@ -3,8 +3,6 @@
 All of it follows from the records; which prompt is best, and how sure that is, the search decides.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator

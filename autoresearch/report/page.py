@@ -4,8 +4,6 @@ page.html draws it, chart and all. Prompts and responses are a model's words: th
 never markup. What was found findings.py says.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator
@@ -34,7 +32,7 @@ COLOURS = ("refine", "wander", "combine", "simplify", "explore", "fresh", "forma
 
 
 @cache
-def template() -> Template:
+def template() -> "Template":
     """page.html, compiled once: that takes longer than filling it for a short night."""
     from jinja2 import Environment, StrictUndefined
 

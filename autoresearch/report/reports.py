@@ -3,8 +3,6 @@
 Both files follow from the records: that one cannot be written costs a run no more than a line.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import time

@@ -4,8 +4,6 @@ On a terminal rich draws colour and a progress bar; anywhere else the same words
 that grep reads. Nothing that a model wrote reaches the terminal as a command.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
@@ -43,13 +41,14 @@ class Display:
     than the records that are shown.
     """
 
+    console: "Console | None" = None
+    bar: "Progress | None" = None
+
     def __init__(
         self, options: argparse.Namespace, program: Program | None = None, simulated: bool = False
     ) -> None:
         self.options, self.program, self.simulated = options, program, simulated
         self.target: int = options.iterations
-        self.console: Console | None = None
-        self.bar: Progress | None = None
         self.lock = threading.Lock()
         if isinstance(sys.stdout, io.TextIOWrapper):  # a log that can be followed, in any encoding
             sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
@@ -59,7 +58,7 @@ class Display:
 
             self.console = Console(highlight=False, markup=False, emoji=False)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> "Display":
         if self.console is not None and not self.options.quiet:
             from rich import progress
 

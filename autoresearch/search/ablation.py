@@ -1,7 +1,5 @@
 """What each sentence of a prompt is worth, on fresh samples."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence

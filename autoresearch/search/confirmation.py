@@ -7,8 +7,6 @@ was made on, and only those are reported. All is a pure function of the history,
 interrupted goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +47,7 @@ class Step:
     inputs: tuple[str, ...] = ()  # for each pass; by default all those of the search
     kind: str = "confirmation"
 
-    def of(self, passes: int) -> Step:
+    def of(self, passes: int) -> "Step":
         return replace(self, passes=passes)
 
 

@@ -5,8 +5,6 @@ records and is shrunk toward the mean of all prompts. A sample is a pass over th
 there are many, a block of them. All is a pure function of what was added, in that order.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter, defaultdict

@@ -4,8 +4,6 @@ make us, given what the search saw of them; standard library only.
 Which method holds on how few inputs `python -m tests.benchmarks.intervals` measures.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ easier than others: prompts that met different blocks can be compared, and where
 nothing changes. A record costs the inputs that were met and its prompt's samples, not the history.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left, insort
 from collections import Counter

@@ -1,7 +1,5 @@
 """A proposal: read from an agent's reply, or made from the inputs without one."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The next step of the night, as data: baseline, proposals, confirmation, ablation."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Callable, Collection

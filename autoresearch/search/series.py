@@ -1,7 +1,5 @@
 """Which records of a file belong together, and their scores by today's criteria."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

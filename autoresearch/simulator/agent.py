@@ -1,7 +1,5 @@
 """The simulated agent: it edits the best prompts that it is shown, sentence by sentence."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

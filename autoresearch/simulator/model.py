@@ -1,7 +1,5 @@
 """What the simulated model says: it depends on seed, request and how often that came before."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The API on 127.0.0.1 with a simulated model behind it: nothing here is real, and it says so."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Mapping
@@ -30,7 +28,7 @@ class Connection(BaseHTTPRequestHandler):
     server_version, sys_version = "simulated", ""
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave together
-    server: Simulator
+    server: "Simulator"
 
     def do_POST(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
