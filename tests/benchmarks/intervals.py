@@ -174,7 +174,7 @@ def nights(cell: Cell, number: int) -> Seen:
             offered += 1
             lossy += world.true(found.shortest.prompt) < world.true(found.best) - 0.5
     ratios = [w / b if b else 0.0 for w, b in zip(width, bound, strict=True)]
-    shares = [held / of for held, of in zip(holds, counted, strict=True)]
+    shares = [held / of if of else 1.0 for held, of in zip(holds, counted, strict=True)]
     return Seen(
         cell, (*shares,), (*ratios,), improved / number, chances, offered, lossy, claims / number
     )

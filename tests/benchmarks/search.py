@@ -160,7 +160,8 @@ def row(landscape: str, outcomes: list[Outcome]) -> str:
     held = fmean(o.low <= o.true <= o.high for o in outcomes)
     holds = f"{held:5.0%}" if any(o.low < o.high for o in outcomes) else "    -"
     true = fmean(o.true for o in outcomes)
-    margin = 2 * stdev(o.true for o in outcomes) / math.sqrt(len(outcomes))
+    spread = stdev(o.true for o in outcomes) if len(outcomes) > 1 else math.nan
+    margin = 2 * spread / math.sqrt(len(outcomes))
     calls = fmean(o.calls for o in outcomes)
     return (
         f"{landscape:<10} {outcomes[0].method:<24} {true:5.2f} ± {margin:4.2f} "
