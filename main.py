@@ -15,7 +15,6 @@ from functools import partial
 try:
     from agent import propose_experiment
     from autoresearch.api.exchange import APIError, FatalAPIError, Interrupted
-    from autoresearch.api.models import TEMPERATURES
     from autoresearch.check import rehearse
     from autoresearch.criteria import check_criteria, doubts, judge_labels
     from autoresearch.criteria.kind import ScoreError
@@ -49,10 +48,8 @@ DEMO = "demo: a simulated model, no key, no network; no figure here is about a r
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code: 0 done, 1 failed, 2 wrong use, 130 Ctrl-C, 143 SIGTERM."""
-    options = parse_arguments(argv)
-    return ends_in_one_line(
-        partial(command, options), (ProgramError, ResultsError, APIError, NightError, SettingError)
-    )
+    told = ProgramError, ResultsError, APIError, NightError, SettingError
+    return ends_in_one_line(partial(command, parse_arguments(argv)), told)
 
 
 def command(options: argparse.Namespace) -> int:
@@ -60,28 +57,23 @@ def command(options: argparse.Namespace) -> int:
         return show_report(options)
     program = load_program(options.program)
     check_criteria(program)
-    if options.demo:
-        return demo(options, program)
-    client = Client(**client_settings(options))
-    if options.check:
-        return rehearse(program, options, client, run_experiment, ask_judge, propose_experiment)
-    return research(options, program, client)
-
-
-def demo(options: argparse.Namespace, program: Program) -> int:
-    """The whole loop over HTTP against the simulator, in a results file begun afresh."""
+    if not options.demo:
+        client = Client(**client_settings(options))
+        if options.check:
+            return rehearse(program, options, client, run_experiment, ask_judge, propose_experiment)
+        return research(options, program, client)
     from autoresearch.simulator.server import Simulator
 
     options.results.unlink(missing_ok=True)  # of an earlier demo
     print(DEMO)
-    with Simulator(seed=1) as server:
-        client = Client("none", server.url, dict.fromkeys(TEMPERATURES, MODEL))
+    with Simulator(seed=1) as server:  # the whole loop, over HTTP
+        client = Client("none", server.url, dict.fromkeys(("agent", "task", "judge"), MODEL))
         code = research(options, program, client)
     print(DEMO)
     return code
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """What one start of the command holds together."""
 
@@ -98,54 +90,42 @@ class Run:
 def research(options: argparse.Namespace, program: Program, client: Client) -> int:
     """Search until the target, or what is left of it, and report; the exit code."""
     display = Display(options, program, MODEL in client.models.values())
-    client.notify = display.wait
-    night: Night[Step, Experiment] = Night(options, client.total, client.stop, Interrupted)
+    client.notify, configured = display.wait, dict(client.models)
+    night: Night[Step, Experiment] = Night(options, client, Interrupted)
     with Results(options.results) as results, display:
         display.tell(results.notices)
-        history, notices = opened(results, program, client)
-        reports = Reports(display, options)
-        run = Run(options, program, client, results, history, display, reports, night)
-        if is_complete(history, program, options):
-            reports.begin(history, results.experiments)
+        series = results.experiments, program, client.models, client.temperatures["task"]
+        history, notices = open_history(*series)
+        complete = is_complete(history, program, options)
+        if complete:
             done = f"all {history.completed} iterations are done"
-            display.tell([*notices, f"{done}; --iterations N goes on to a larger number"])
+            notices.append(f"{done}; --iterations N goes on to a larger number")
         else:
-            try:
-                begin(run, notices)
+            try:  # the first call shows whether any can succeed, and which model answers
+                found = client.preflight(program.baseline, program.question(program.inputs[0]))
             except Interrupted:
                 return night.exit_code(display.wait)
-            search(run)
+            found.refuse_unknown_price(options.max_cost)
+            if client.models != configured:  # the default model is gone: another series
+                history, notices = open_history(*series)
+            notices += found.problems
+            gc.freeze()  # a long history would be looked through for garbage again and again
+        display.tell([*program.notices, *notices])
+        reports = Reports(display, options)
+        reports.begin(history, results.experiments)
+        if not complete:
+            display.start(program.name, client.models["task"], history.completed)
+            search(Run(options, program, client, results, history, display, reports, night))
         night.attempt(results.catch_up)
         display.tell(results.notices)
-        reports.conclude(run.history)
-        return night.exit_code(display.wait, unconfirmed(run.history, options))
-
-
-def opened(results: Results, program: Program, client: Client) -> tuple[History, list[str]]:
-    temperature = client.temperatures["task"]
-    history, notices = open_history(results.experiments, program, client.models, temperature)
-    return history, [*program.notices, *notices]
-
-
-def begin(run: Run, notices: list[str]) -> None:
-    """The first call shows whether any can succeed, and which model answers."""
-    program, client, configured = run.program, run.client, dict(run.client.models)
-    found = client.preflight(program.baseline, program.question(program.inputs[0]))
-    found.refuse_unknown_price(run.options.max_cost)
-    if client.models != configured:  # the default model is gone: another series
-        run.history, notices = opened(run.results, program, client)
-    gc.freeze()  # a long history would be looked through for garbage again and again
-    run.display.tell([*notices, *found.problems])
-    run.reports.begin(run.history, run.results.experiments)
-    run.display.start(program.name, client.models["task"], run.history.completed)
+        reports.conclude(history)
+        return night.exit_code(display.wait, unconfirmed(history, options))
 
 
 def search(run: Run) -> None:
     """The baseline, proposals until enough of them are scored, then the confirmation."""
     for next_step, ahead in phases(run.history, run.program, run.options):
-        if run.night.goes_on():
-            carry, ended = partial(carry_out, run), partial(record, run)
-            run.night.work(next_step, carry, ended, ahead)
+        run.night.work(next_step, partial(carry_out, run), partial(record, run), ahead)
 
 
 def carry_out(run: Run, step: Step) -> Experiment:

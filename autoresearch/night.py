@@ -7,8 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from autoresearch.text import visible
@@ -49,54 +47,47 @@ class NightError(Exception):
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Ahead = tuple[float, float, float]  # tokens, USD and hours that a later phase will take
-NOTHING: Ahead = (0.0, 0.0, 0.0)
 
 
-@dataclass
 class Night(Generic[Item, Result]):
     """Jobs in flight until there is no next one, a limit is reached, or a person stops it.
 
-    The first Ctrl-C or SIGTERM lets running jobs end, the second drops them. `spent` counts
-    `tokens` and `charged` (USD); `stop` ends what waits, with `dropped`.
+    The first Ctrl-C or SIGTERM lets running jobs end, the second drops them. The client's `total`
+    counts `tokens` and `charged` (USD); its `stop` ends what waits, with `dropped`.
     """
 
-    options: argparse.Namespace
-    spent: Any
-    stop: Callable[[], None]
-    dropped: type[Exception]
-    started: float = field(default_factory=time.monotonic)
-    fatal: Exception | None = None  # the first error that ends the night
-    failures: list[str] = field(default_factory=list)
-    limited: str = ""  # the limit that ended something, in words
-    signal: int = 0  # that a person stopped it with
-
-    def __post_init__(self) -> None:
+    def __init__(self, options: argparse.Namespace, client: Any, dropped: type[Exception]) -> None:
+        self.options, self.client, self.dropped = options, client, dropped
+        self.started = time.monotonic()
+        self.fatal: Exception | None = None  # the first error that ends the night
+        self.failures: list[str] = []
+        self.limited = ""  # the limit that ended something, in words
+        self.signal = 0  # that a person stopped it with
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+    def _interrupt(self, number: int, _: object) -> None:
         if self.signal:
             os.write(2, DROPPED + (CURSOR if os.isatty(2) else b""))
             os._exit(128 + number)
         self.signal = number
         os.write(2, STOPPING)
-        self.stop()
+        self.client.stop()
 
-    def goes_on(self, ahead: Ahead = NOTHING) -> bool:
+    def _goes_on(self, ahead: Ahead) -> bool:
         """Whether a job may begin, `ahead` kept for what comes after: half a limit at most."""
         if self.fatal or self.signal:
             return False
-        most, hours = self.options, (time.monotonic() - self.started) / 3600
+        most, spent = self.options, self.client.total
+        hours = (time.monotonic() - self.started) / 3600
         for name, used, kept, limit in (
-            ("--max-tokens", self.spent.tokens, ahead[0], most.max_tokens),
-            ("--max-cost", self.spent.charged, ahead[1], most.max_cost),
+            ("--max-tokens", spent.tokens, ahead[0], most.max_tokens),
+            ("--max-cost", spent.charged, ahead[1], most.max_cost),
             ("--max-hours", hours, ahead[2], most.max_hours),
         ):
-            if limit is not None and used >= limit:
-                self.limited = f"{name} {limit:g} is reached"
-                return False
-            if limit is not None and kept and used + kept >= limit and kept <= limit / 2:
-                self.limited = f"{name} {limit:g} is near: the rest went into the confirmation"
+            if limit and used + (kept if kept <= limit / 2 else 0) >= limit:
+                near = "near: the rest went into the confirmation" if used < limit else "reached"
+                self.limited = f"{name} {limit:g} is {near}"
                 return False
         return True
 
@@ -123,7 +114,7 @@ class Night(Generic[Item, Result]):
         next_job: Callable[[Collection[Item]], Item | None],
         carry_out: Callable[[Item], Result],
         ended: Callable[[Result], None],
-        ahead: Callable[[], Ahead] = lambda: NOTHING,
+        ahead: Callable[[], Ahead],
     ) -> None:
         """Keep --workers jobs running until there is no next one.
 
@@ -132,7 +123,7 @@ class Night(Generic[Item, Result]):
         running: dict[Future[Result], Item] = {}
         with ThreadPoolExecutor(self.options.workers) as pool:
             while True:
-                while len(running) < self.options.workers and self.goes_on(ahead()):
+                while len(running) < self.options.workers and self._goes_on(ahead()):
                     job = next_job(running.values())
                     if job is None:
                         break
@@ -163,6 +154,5 @@ def side_by_side(
     with ThreadPoolExecutor(min(at_once, len(items))) as pool:
         futures = [pool.submit(function, item) for item in items]
         wait(futures, return_when=FIRST_EXCEPTION)
-        for future in futures:
-            future.cancel()
+        pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]

@@ -681,7 +681,7 @@ def searched(client: WorldClient, workers: int, iterations: int) -> int:
     with Results(Path("results.json")) as results:
         history, _ = open_history(results.experiments, program, client.models, 0.7)
         reports = Reports(display, options)
-        night: Nights[Step, Experiment] = Nights(options, client.total, client.stop, Interrupted)
+        night: Nights[Step, Experiment] = Nights(options, client, Interrupted)
         run = main.Run(options, program, client, results, history, display, reports, night)
         main.search(run)
         assert night.fatal is None

@@ -92,7 +92,7 @@ def this_search(world: WorldClient, program: Program, options: argparse.Namespac
     history, _ = open_history([], program, world.models, world.temperatures["task"])
     display = Display(options)
     reports, results = Reports(display, options), cast(Results, NoFile())
-    night: Night[Step, Experiment] = Night(options, world.total, world.stop, Interrupted)
+    night: Night[Step, Experiment] = Night(options, client, Interrupted)
     run = Run(options, program, client, results, history, display, reports, night)
     search(run)
     found = outcome(history)
