@@ -2,8 +2,6 @@
 
 import argparse
 import difflib
-import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +11,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, NoReturn
 
+from msgspec.json import decode
+
 from autoresearch.api.exchange import BASE_URL
 from autoresearch.api.models import TEMPERATURES, TIMEOUT
 from autoresearch.night import AT_ONCE
 from autoresearch.text import mended
 
 WORKERS = 8  # chosen by measurement: tests/benchmarks/search.py
-
 DESCRIPTION = """\
 Finds the best system prompt for the task in program.md: an agent proposes a prompt, the model
 under test answers with it, the answer is scored, and the record goes into results.json. Stop it
@@ -39,49 +38,22 @@ class SettingError(Exception):
     """A variable that cannot be used: says which, its value and what it takes."""
 
 
-def _number(text: str, low: float, high: float, what: str, read: Any = float) -> Any:
+def _read(text: str, what: str, kind: Callable[[str], Any], fits: Callable[[Any], bool]) -> Any:
     try:
-        value = read(text)
+        value = kind(text)
+        if fits(value):
+            return value
     except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return value
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
 
 
-def _object(text: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-        json.dumps(fields, allow_nan=False)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
-    return fields
-
-
-WHOLE = partial(_number, low=1, high=math.inf, what="a whole number from 1 up", read=int)
-AMOUNT = partial(_number, low=1e-300, high=1e300, what="a number above 0")
-TEMPERATURE = partial(_number, low=0, high=2, what="a number from 0 to 2")
-SWITCH = partial(_number, low=0, high=1, what="1 or 0", read=int)
-SECONDS = partial(_number, low=1, high=86400, what="a number from 1 to 86400")
-
-
-VALUES: dict[str, tuple[tuple[str, str, Any, Any, str], ...]] = {
-    "the run": (
-        ("--program", "FILE", Path, Path("program.md"), "what you want (default: program.md)"),
-        ("--results", "FILE", Path, None, "the records (default: results.json)"),
-        ("--iterations", "N", WHOLE, 250, "proposals in all, over every start (default: 250)"),
-        ("--report-every", "N", WHOLE, 25, "experiments from report to report (default: 25)"),
-        ("--workers", "N", WHOLE, None, "experiments in flight (default: 8; demo: 1, repeatable)"),
-    ),
-    "limits of this start, checked between experiments": (
-        ("--max-cost", "USD", AMOUNT, None, "stop when this much is spent"),
-        ("--max-tokens", "N", WHOLE, None, "stop when so many tokens are used"),
-        ("--max-hours", "H", AMOUNT, None, "stop after this time"),
-        ("--patience", "MIN", AMOUNT, 30.0, "stop after so long without success (default: 30 min)"),
-    ),
-}
+WHOLE = partial(_read, what="a whole number from 1 up", kind=int, fits=lambda n: n >= 1)
+AMOUNT = partial(_read, what="a number above 0", kind=float, fits=lambda n: 1e-300 <= n <= 1e300)
+TEMPERATURE = partial(_read, what="a number from 0 to 2", kind=float, fits=lambda t: 0 <= t <= 2)
+SWITCH = partial(_read, what="1 or 0", kind=int, fits=lambda n: n in (0, 1))
+TIME = partial(_read, what="a number from 1 to 86400", kind=float, fits=lambda s: 1 <= s <= 86400)
+OBJECT = partial(_read, what="a JSON object", kind=partial(decode, type=dict), fits=lambda _: True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,18 +61,26 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; --help lists the options\n")
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options; exits with code 2 and one line on stderr where they cannot be read."""
-    parser = _Parser(
-        prog="python main.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False
-    )
-    run, limits = map(parser.add_argument_group, VALUES)
-    for group, rows in zip((run, limits), VALUES.values(), strict=True):
-        for name, metavar, read, default, told in rows:
-            group.add_argument(name, metavar=metavar, type=read, default=default, help=told)
+def _parser() -> _Parser:
+    parser = _Parser("python main.py", None, DESCRIPTION, EPILOG, allow_abbrev=False)
+    parser.set_defaults(program=Path("program.md"), iterations=250, report_every=25, patience=30.0)
+    run = parser.add_argument_group("the run")
     shown = run.add_mutually_exclusive_group()
+    limits = parser.add_argument_group("limits of this start, checked between experiments")
     only = parser.add_argument_group("instead of a run").add_mutually_exclusive_group()
-    for parent, name, told in (
+    for group, name, metavar, read, told in (
+        (run, "--program", "FILE", Path, "what you want (default: program.md)"),
+        (run, "--results", "FILE", Path, "the records (default: results.json)"),
+        (run, "--iterations", "N", WHOLE, "proposals in all, over every start (default: 250)"),
+        (run, "--report-every", "N", WHOLE, "experiments from report to report (default: 25)"),
+        (run, "--workers", "N", WHOLE, "experiments in flight (default: 8; demo: 1, repeatable)"),
+        (limits, "--max-cost", "USD", AMOUNT, "stop when this much is spent"),
+        (limits, "--max-tokens", "N", WHOLE, "stop when so many tokens are used"),
+        (limits, "--max-hours", "H", AMOUNT, "stop after this time"),
+        (limits, "--patience", "MIN", AMOUNT, "stop after so long without success (default: 30)"),
+    ):
+        group.add_argument(name, metavar=metavar, type=read, help=told)
+    for group, name, told in (
         (run, "--no-confirm", "end without fresh samples of the best prompts"),
         (shown, "--verbose", "print prompts and responses whole"),
         (shown, "--quiet", "print reports and errors only"),
@@ -108,9 +88,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         (only, "--check", "a few real calls, the run's cost, a stress test of the scoring"),
         (only, "--ablate", "measure what each sentence of the winner is worth"),
     ):
-        parent.add_argument(name, action="store_true", help=told)
+        group.add_argument(name, action="store_true", help=told)
     told = "print the report and write the page, from the file"
     only.add_argument("--report", nargs="?", const="", metavar="SERIES", help=told)
+    return parser
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options; exits with code 2 and one line on stderr where they cannot be read."""
+    parser = _parser()
     options = parser.parse_args(argv)
     if options.demo and options.results:
         parser.error("--demo writes demo-results.json; leave out --results")
@@ -146,9 +132,9 @@ def client_settings(options: argparse.Namespace) -> dict[str, Any]:
         models={role: of(role, "MODEL") for role in TEMPERATURES},
         temperature=task_temperature(given),
         max_tokens=_setting(given, "NEBIUS_MAX_TOKENS", "4096", WHOLE),
-        extra_body=_setting(given, "NEBIUS_EXTRA_BODY", "{}", _object),
+        extra_body=_setting(given, "NEBIUS_EXTRA_BODY", "{}", OBJECT),
         patience=options.patience * 60,
-        deadline=_setting(given, "NEBIUS_TIMEOUT", f"{TIMEOUT}", SECONDS),
+        deadline=_setting(given, "NEBIUS_TIMEOUT", f"{TIMEOUT}", TIME),
         allow_http=bool(_setting(given, "NEBIUS_ALLOW_HTTP", "0", SWITCH)),
     )
 
@@ -171,8 +157,7 @@ def environment() -> dict[str, str]:
 
 
 def _read_dotenv(path: Path) -> dict[str, str | None]:
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
+    from dotenv import dotenv_values, parser
 
     if not path.exists() or path.is_dir():  # a virtual environment may have that name too
         return {}
@@ -182,14 +167,13 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
         do = "save it as UTF-8" if isinstance(error, UnicodeError) else "check its permissions"
         reason = str(getattr(error, "strerror", None) or error).lower()
         raise SettingError(f"{path} cannot be read: {reason}; {do}") from error
-    bindings = list(parse_stream(StringIO(text)))
-    names = {binding.key for binding in bindings} | set(os.environ)
-    for binding in bindings:
-        if binding.error:
-            before = binding.original.string
-            line = binding.original.line + before[: len(before) - len(before.lstrip())].count("\n")
+    entries = list(parser.parse_stream(StringIO(text)))
+    names = {entry.key for entry in entries} | set(os.environ)
+    for entry in entries:
+        if entry.error:
+            line = entry.original.line + re.findall(r"\A\s*", entry.original.string)[0].count("\n")
             raise SettingError(f"{path}, line {line}: not NAME=value; a '#' begins a comment")
-        near = difflib.get_close_matches(binding.key or "", SETTINGS, n=1, cutoff=0.85)
-        if near and binding.key not in SETTINGS and near[0] not in names:
-            raise SettingError(f"{path}: {binding.key} is no setting; did you mean {near[0]}?")
+        near = difflib.get_close_matches(entry.key or "", SETTINGS, n=1, cutoff=0.85)
+        if near and entry.key not in SETTINGS and near[0] not in names:
+            raise SettingError(f"{path}: {entry.key} is no setting; did you mean {near[0]}?")
     return dotenv_values(stream=StringIO(text))
