@@ -5,7 +5,6 @@ say is fenced as data; held-out inputs never come near here.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -59,7 +58,8 @@ STRATEGIES = {
 }
 
 NO_PROMPT = "That reply could not be used: {reason}. Reply again with THOUGHT: and PROMPT: only."
-REPEAT = """\
+REPEAT = """
+
 That prompt repeats an earlier one, which scored {score:.2f}:
 {twin}
 Reply again with a prompt that differs from it in substance."""
@@ -82,8 +82,8 @@ def propose_experiment(
     if twin is not None and not ready:
         with history.lock:
             complaint = REPEAT.format(score=history.standing(twin).estimate, twin=fenced(twin))
-            message = compose(program, history, strategy, number, BUDGET - len(complaint))
-        proposal = _ask(client, strategy, f"{message}\n\n{complaint}", spent)
+            message = compose(program, history, strategy, number, complaint)
+        proposal = _ask(client, strategy, message, spent)
         twin = history.twin(proposal.prompt)
     return proposal if twin is None else replace(proposal, prompt=twin)
 
@@ -98,25 +98,25 @@ def _ask(client: Client, strategy: str, message: str, spent: Usage | None) -> Pr
         except ProposalError as error:
             reason = str(error)
         asked = f"{message}\n\n{NO_PROMPT.format(reason=reason) if left > 1 else PLAIN}"
-    raise ProposalError(
-        f"the agent gave no usable prompt in {TRIES} replies: {reason}; if that goes on, "
-        "set NEBIUS_AGENT_MODEL to a stronger model",
-        reply,
-    )
+    what = f"the agent gave no usable prompt in {TRIES} replies: {reason}"
+    do = "if that goes on, set NEBIUS_AGENT_MODEL to a stronger model"
+    raise ProposalError(f"{what}; {do}", reply)
 
 
-def compose(
-    program: Program, history: History, strategy: str, number: int, budget: int = BUDGET
-) -> str:
-    """The agent's message: goal, task, criteria, what was learnt, and what to do now.
+def compose(program: Program, history: History, strategy: str, number: int, again: str = "") -> str:
+    """The agent's message: goal, task, criteria, what was learnt, what to do now, and `again`.
 
     The best prompts stand in ascending order, best last (as in OPRO, arXiv:2309.03409). What does
-    not fit into `budget` characters is left out from the weakest up, each prompt whole or not; the
-    leader and its weaknesses always stand there, and a long task is shown without its middle.
+    not fit into the budget is left out from the weakest up, each prompt whole or not; the leader
+    and its weaknesses always stand there, and a long task is shown without its middle.
     """
     prompts, weak, attempts = _evidence(history, strategy)
-    room = budget - MARGIN - len(weak) - sum(map(len, prompts[:1]))
-    head = _head(program, room)
+    room = BUDGET - MARGIN - len(again) - len(weak) - sum(map(len, prompts[:1]))
+    criteria = "\n".join(f"- {c.label} (weight {c.weight:g})" for c in program.criteria)
+    criteria = middle_out(criteria or "A judge scores it against the goal.", max(LEAST, room // 4))
+    goal = middle_out(program.goal, max(LEAST, room // 4))
+    task = middle_out(program.task, max(LEAST, room - len(goal + criteria + TASK)))
+    head = TASK.format(goal=goal, task=task, criteria=criteria)
     sizes = accumulate(len(text) for text in (head, *prompts[1:], *attempts))
     fit = max(1, sum(size <= room for size in sizes))  # texts, the leader in place of the head
     attempts, prompts = attempts[: max(0, fit - len(prompts))], prompts[:fit]
@@ -125,16 +125,8 @@ def compose(
     others = min(3, len(prompts) - 1)  # the leader's partner is one of these, in turn
     partner = f"prompt #{2 + number % others}" if others > 0 else "an idea of your own"
     instruction = STRATEGIES[strategy if prompts else "fresh"]  # without a leader to speak of
-    now = f"# Now\n{instruction.format(partner=partner)}"
+    now = f"# Now\n{instruction.format(partner=partner)}{again}"
     return "\n".join(part for part in (head, shown, weak, latest, now) if part)
-
-
-def _head(program: Program, room: int) -> str:
-    criteria = "\n".join(f"- {c.label} (weight {c.weight:g})" for c in program.criteria)
-    criteria = middle_out(criteria or "A judge scores it against the goal.", max(LEAST, room // 4))
-    goal = middle_out(program.goal, max(LEAST, room // 4))
-    task = middle_out(program.task, max(LEAST, room - len(goal + criteria + TASK)))
-    return TASK.format(goal=goal, task=task, criteria=criteria)
 
 
 def _evidence(history: History, strategy: str) -> tuple[list[str], str, list[str]]:
@@ -142,8 +134,8 @@ def _evidence(history: History, strategy: str) -> tuple[list[str], str, list[str
     if strategy == "wander":  # a line that sees no leader leaves the hill that all else climbs
         latest = history.proposals[-PATH * len(race.CYCLE) :]
         path = [step for step in latest if step.strategy == strategy][-PATH:]
-        path.sort(key=lambda step: -(step.score or 0.0))
-        return [*map(_attempt, path)], "", []
+        best_first = sorted(path, key=lambda step: -(step.score or 0.0))
+        return [*map(_attempt, best_first)], "", []
     leader = history.leader
     if strategy == "fresh" or leader is None:
         return [], "", []
@@ -162,26 +154,23 @@ def _weaknesses(trials: Sequence[Trial]) -> str:
     score least, over all that were met, with the reasons."""
     if not trials:
         return ""
-    marks: dict[str, list[float]] = defaultdict(list)
-    by_input: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        by_input[trial.input].append(trial)
-        for label, mark in trial.criteria.items():
-            marks[label].append(mark)
+    labels = dict.fromkeys(label for trial in trials for label in trial.criteria)
+    marks = {label: [t.criteria[label] for t in trials if label in t.criteria] for label in labels}
     weakest = sorted((fmean(values), label) for label, values in marks.items())
     lines = [f"- {label}: {mark:.0%} of the mark" for mark, label in weakest[:3] if mark < 1]
+    by_input: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_input.setdefault(trial.input, []).append(trial)
     hardest = sorted(by_input.values(), key=lambda each: fmean(t.score for t in each))[:WORST]
     first, *more = [min(each, key=lambda trial: trial.score) for each in hardest]
-    worst = "Then its ".join(map(_missed, [first, *(t for t in more if t.score < 10)]))
-    criteria = "\n".join(lines) or "- nowhere yet"
-    return f"# Where the leader loses points\n{criteria}\nIts {worst}"
-
-
-def _missed(trial: Trial) -> str:
-    to = f", to the input {excerpt(trial.input)!r}" if trial.input else ""
-    missed = f"missed: {quoted(trial.reason) if trial.reason else 'nothing'}"
-    said = f"worst response, score {trial.score:.1f}{to}"
-    return f"{said}:\n{fenced(excerpt(trial.response))}\n{missed}\n"
+    shown = []
+    for trial in [first, *(t for t in more if t.score < 10)]:
+        to = f", to the input {excerpt(trial.input)!r}" if trial.input else ""
+        missed = quoted(trial.reason) if trial.reason else "nothing"
+        worst = f"worst response, score {trial.score:.1f}{to}:\n{fenced(excerpt(trial.response))}"
+        shown.append(f"{worst}\nmissed: {missed}\n")
+    where = "\n".join(lines) or "- nowhere yet"
+    return f"# Where the leader loses points\n{where}\nIts {'Then its '.join(shown)}"
 
 
 def _attempt(experiment: Experiment) -> str:
