@@ -1,8 +1,5 @@
-"""The agent: proposes the next prompt from the goal and the history.
-
-Everything that the agent is told stands in the templates below. What earlier prompts and responses
-say is fenced as data; held-out inputs never come near here.
-"""
+"""The agent: proposes the next prompt from the goal and the history. All that it is told stands in
+the templates below; what earlier texts say is fenced as data, held-out inputs never come near."""
 
 import json
 from collections.abc import Sequence
@@ -99,8 +96,7 @@ def _ask(client: Client, strategy: str, message: str, spent: Usage | None) -> Pr
             reason = str(error)
         asked = f"{message}\n\n{NO_PROMPT.format(reason=reason) if left > 1 else PLAIN}"
     what = f"the agent gave no usable prompt in {TRIES} replies: {reason}"
-    do = "if that goes on, set NEBIUS_AGENT_MODEL to a stronger model"
-    raise ProposalError(f"{what}; {do}", reply)
+    raise ProposalError(f"{what}; if it goes on, set NEBIUS_AGENT_MODEL to a stronger model", reply)
 
 
 def compose(program: Program, history: History, strategy: str, number: int, again: str = "") -> str:
@@ -132,9 +128,8 @@ def compose(program: Program, history: History, strategy: str, number: int, agai
 def _evidence(history: History, strategy: str) -> tuple[list[str], str, list[str]]:
     """Prompts, what the first of them lacks, and attempts, each the most useful first."""
     if strategy == "wander":  # a line that sees no leader leaves the hill that all else climbs
-        latest = history.proposals[-PATH * len(race.CYCLE) :]
-        path = [step for step in latest if step.strategy == strategy][-PATH:]
-        best_first = sorted(path, key=lambda step: -(step.score or 0.0))
+        path = [e for e in history.proposals[-PATH * len(race.CYCLE) :] if e.strategy == strategy]
+        best_first = sorted(path[-PATH:], key=lambda step: -(step.score or 0.0))
         return [*map(_attempt, best_first)], "", []
     leader = history.leader
     if strategy == "fresh" or leader is None:

@@ -1,8 +1,5 @@
-"""One experiment: a prompt over the inputs.
-
-The prompt goes out as the system message and the task as the user message: that is how people will
-use the winner.
-"""
+"""One experiment: a prompt over the inputs, as the system message, with the task as the user's:
+that is how people will use the winner."""
 
 from collections.abc import Sequence
 
@@ -24,15 +21,12 @@ def run_experiment(
     *,
     at_once: int = AT_ONCE,
 ) -> list[Response]:
-    """A response to each of the inputs, in their order, by default one pass over the search's.
-
-    All, or what the client raises: an APIError that spoils this experiment names the input.
-    """
+    """A response to each of the inputs, in their order, by default one pass over the search's; or
+    what the client raises: an APIError that spoils this experiment names the input."""
 
     def respond(given: Input) -> Response:
-        question = program.question(given)
         try:
-            reply = client.generate_response(prompt, question, role="task", spent=spent)
+            reply = client.generate_response(prompt, program.question(given), spent=spent)
         except APIError as error:
             if isinstance(error, FatalAPIError) or not given.text:
                 raise

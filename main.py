@@ -1,7 +1,6 @@
 """Find the best prompt for the task in program.md: propose, run, score, record, 250 times.
 
-From top to bottom: `main` is the command, `research` the night, `search` its steps, `carry_out` one
-experiment, `record` writes it down.
+`main` is the command, `research` the night, `search` its steps, `carry_out` one experiment.
 """
 
 import argparse
@@ -36,14 +35,9 @@ try:
     from experiment import run_experiment
     from scorer import ask_judge, score
 except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: {missing.name} is not installed here: see 'Try it' in README.md, "
-        "or run .venv/bin/python instead of python"
-    )
+    sys.exit(f"error: {missing.name} is not installed here: see README.md, or run .venv/bin/python")
 except KeyboardInterrupt:
     sys.exit(130)
-
-DEMO = "demo: a simulated model, no key, no network; no figure here is about a real one"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,18 +59,16 @@ def command(options: argparse.Namespace) -> int:
     from autoresearch.simulator.server import Simulator
 
     options.results.unlink(missing_ok=True)  # of an earlier demo
-    print(DEMO)
+    print(said := "demo: a simulated model, no key, no network; no figure here is about a real one")
     with Simulator(seed=1) as server:  # the whole loop, over HTTP
         client = Client("none", server.url, dict.fromkeys(("agent", "task", "judge"), MODEL))
         code = research(options, program, client)
-    print(DEMO)
+    print(said)
     return code
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one start of the command holds together."""
-
     options: argparse.Namespace
     program: Program
     client: Client
@@ -96,8 +88,7 @@ def research(options: argparse.Namespace, program: Program, client: Client) -> i
         display.tell(results.notices)
         series = results.experiments, program, client.models, client.temperatures["task"]
         history, notices = open_history(*series)
-        complete = is_complete(history, program, options)
-        if complete:
+        if complete := is_complete(history, program, options):
             done = f"all {history.completed} iterations are done"
             notices.append(f"{done}; --iterations N goes on to a larger number")
         else:
@@ -129,19 +120,15 @@ def search(run: Run) -> None:
 
 
 def carry_out(run: Run, step: Step) -> Experiment:
-    """One experiment: propose a prompt, run it, score the responses; a failure leaves no score.
-
-    A prompt that may be as good as the leader earns further passes, so that luck does not lead.
-    """
-    client, program, history = run.client, run.program, run.history
+    """One experiment: propose a prompt, run it, score the responses; a failure leaves no score."""
+    client, program, history, at_once = run.client, run.program, run.history, run.options.at_once
     experiment = Experiment(step.iteration, step.kind, step.stage, prompt=step.prompt)
-    at_once = run.options.at_once
     spent, started, trials = Usage(), time.monotonic(), list[Trial]()
     try:
         if step.kind == "proposal":
             proposal = propose_experiment(client, program, history, step.iteration, spent)
             experiment = experiment.with_(**vars(proposal))
-        while inputs := inputs_due(history, program, step, experiment):
+        while inputs := inputs_due(history, program, step, experiment):  # more if it may lead
             prompt, mark = experiment.prompt, partial(score, client, program, spent=spent)
             responses = run_experiment(client, program, prompt, inputs, spent, at_once=at_once)
             trials += side_by_side(mark, responses, at_once if judge_labels(program) else 1)
@@ -152,10 +139,8 @@ def carry_out(run: Run, step: Step) -> Experiment:
         experiment = experiment.with_(thought=error.reply).spoilt(str(error))
     except (APIError, ScoreError) as error:
         experiment = experiment.spoilt(str(error))
-    seconds = time.monotonic() - started
-    return experiment.stamped(
-        spent.tokens, spent.cost, seconds, client.models, history.series, program.criteria_digest()
-    )
+    took = spent.tokens, spent.cost, time.monotonic() - started
+    return experiment.stamped(*took, client.models, history.series, program.criteria_digest())
 
 
 def record(run: Run, experiment: Experiment) -> None:

@@ -13,13 +13,11 @@ from autoresearch.text import visible
 
 FAILURES = 5  # failed jobs in a row that end the night
 AT_ONCE = 8  # calls side by side within one experiment
-
 STOPPING = (
     b"\nstopping: what runs is ended and recorded first; calls under way may take until "
     b"NEBIUS_TIMEOUT, and Ctrl-C again drops them\n"
 )
 DROPPED = b"\ndropped what was running; everything recorded is safe\n"
-CURSOR = b"\033[?25h"  # the progress bar had hidden it
 
 
 def ends_in_one_line(command: Callable[[], int], told: tuple[type[Exception], ...]) -> int:
@@ -50,11 +48,9 @@ Ahead = tuple[float, float, float]  # tokens, USD and hours that a later phase w
 
 
 class Night(Generic[Item, Result]):
-    """Jobs in flight until there is no next one, a limit is reached, or a person stops it.
-
-    The first Ctrl-C or SIGTERM lets running jobs end, the second drops them. The client's `total`
-    counts `tokens` and `charged` (USD); its `stop` ends what waits, with `dropped`.
-    """
+    """Jobs in flight until there is no next one, a limit is reached, or a person stops it: the
+    first Ctrl-C or SIGTERM lets running jobs end, the second drops them. The client's `total`
+    counts `tokens` and `charged` (USD); its `stop` ends what waits, with `dropped`."""
 
     def __init__(self, options: argparse.Namespace, client: Any, dropped: type[Exception]) -> None:
         self.options, self.client, self.dropped = options, client, dropped
@@ -68,7 +64,7 @@ class Night(Generic[Item, Result]):
 
     def _interrupt(self, number: int, _: object) -> None:
         if self.signal:
-            os.write(2, DROPPED + (CURSOR if os.isatty(2) else b""))
+            os.write(2, DROPPED + b"\033[?25h" * os.isatty(2))  # the bar had hidden the cursor
             os._exit(128 + number)
         self.signal = number
         os.write(2, STOPPING)
@@ -78,16 +74,13 @@ class Night(Generic[Item, Result]):
         """Whether a job may begin, `ahead` kept for what comes after: half a limit at most."""
         if self.fatal or self.signal:
             return False
-        most, spent = self.options, self.client.total
-        hours = (time.monotonic() - self.started) / 3600
-        for name, used, kept, limit in (
-            ("--max-tokens", spent.tokens, ahead[0], most.max_tokens),
-            ("--max-cost", spent.charged, ahead[1], most.max_cost),
-            ("--max-hours", hours, ahead[2], most.max_hours),
-        ):
+        total, hours = self.client.total, (time.monotonic() - self.started) / 3600
+        spent = {"tokens": total.tokens, "cost": total.charged, "hours": hours}
+        for (name, used), kept in zip(spent.items(), ahead, strict=True):
+            limit = getattr(self.options, f"max_{name}")
             if limit and used + (kept if kept <= limit / 2 else 0) >= limit:
                 near = "near: the rest went into the confirmation" if used < limit else "reached"
-                self.limited = f"{name} {limit:g} is {near}"
+                self.limited = f"--max-{name} {limit:g} is {near}"
                 return False
         return True
 
@@ -116,16 +109,13 @@ class Night(Generic[Item, Result]):
         ended: Callable[[Result], None],
         ahead: Callable[[], Ahead],
     ) -> None:
-        """Keep --workers jobs running until there is no next one.
-
-        After any error nothing begins, and `ended` gets what still ends: it was paid for.
-        """
+        """Keep --workers jobs running until there is no next one; after any error nothing begins,
+        and `ended` gets what still ends: it was paid for."""
         running: dict[Future[Result], Item] = {}
         with ThreadPoolExecutor(self.options.workers) as pool:
             while True:
                 while len(running) < self.options.workers and self._goes_on(ahead()):
-                    job = next_job(running.values())
-                    if job is None:
+                    if (job := next_job(running.values())) is None:
                         break
                     running[pool.submit(carry_out, job)] = job
                 if not running:
@@ -145,14 +135,12 @@ class Night(Generic[Item, Result]):
         return 128 + self.signal if self.signal else 0
 
 
-def side_by_side(
-    function: Callable[[Item], Result], items: Sequence[Item], at_once: int
-) -> list[Result]:
-    """The function's results in order; after an error the calls that have not begun are dropped."""
-    if min(at_once, len(items)) <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(at_once, len(items))) as pool:
-        futures = [pool.submit(function, item) for item in items]
+def side_by_side(call: Callable[[Item], Result], items: Sequence[Item], most: int) -> list[Result]:
+    """The calls' results in order; after an error those that have not begun are dropped."""
+    if min(most, len(items)) <= 1:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(most) as pool:
+        futures = [pool.submit(call, item) for item in items]
         wait(futures, return_when=FIRST_EXCEPTION)
         pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]

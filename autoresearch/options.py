@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -25,12 +26,10 @@ under test answers with it, the answer is scored, and the record goes into resul
 whenever you like: the same command goes on where it stopped."""
 EPILOG = "The key and the models are set in .env; .env.example explains each line."
 NO_KEY = "no API key: set NEBIUS_API_KEY in .env (copy .env.example); main.py --demo needs none"
-SETTINGS = (
-    *("NEBIUS_API_KEY", "NEBIUS_AGENT_API_KEY", "NEBIUS_JUDGE_API_KEY"),
-    *("NEBIUS_BASE_URL", "NEBIUS_AGENT_BASE_URL", "NEBIUS_JUDGE_BASE_URL", "NEBIUS_ALLOW_HTTP"),
-    *("NEBIUS_MODEL", "NEBIUS_AGENT_MODEL", "NEBIUS_JUDGE_MODEL"),
-    *("NEBIUS_TEMPERATURE", "NEBIUS_MAX_TOKENS", "NEBIUS_EXTRA_BODY", "NEBIUS_TIMEOUT"),
-)
+OF_ROLES = "API_KEY", "BASE_URL", "MODEL"
+OF_ALL = "TEMPERATURE", "MAX_TOKENS", "EXTRA_BODY", "TIMEOUT", "ALLOW_HTTP"
+SETTINGS = [f"NEBIUS_{role}{name}" for role in ("", "AGENT_", "JUDGE_") for name in OF_ROLES]
+SETTINGS += [f"NEBIUS_{name}" for name in OF_ALL]
 LIKE_A_KEY = re.compile(r"(?:sk-|gsk_|hf_|nvapi-|eyJ|v1\.)[\w.=-]{16,}|[\w=-]{40,}")
 
 
@@ -39,12 +38,9 @@ class SettingError(Exception):
 
 
 def _read(text: str, what: str, kind: Callable[[str], Any], fits: Callable[[Any], bool]) -> Any:
-    try:
-        value = kind(text)
-        if fits(value):
+    with suppress(ValueError):
+        if fits(value := kind(text)):
             return value
-    except ValueError:
-        pass
     raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
 
 

@@ -30,10 +30,8 @@ def count(n: int, one: str, many: str = "") -> str:
 def duration(seconds: float) -> str:
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
@@ -52,8 +50,7 @@ def nearest(word: str, known: tuple[str, ...]) -> str:
 
 def unknown(word: str, known: tuple[str, ...]) -> str:
     """How an error names an unknown word: itself, what it may have been, and all that are known."""
-    meant = nearest(word, known)
-    hint = f" (did you mean '{meant}'?)" if meant else ""
+    hint = f" (did you mean '{meant}'?)" if (meant := nearest(word, known)) else ""
     return f"'{short(word)}'{hint}; known: {', '.join(known)}"
 
 

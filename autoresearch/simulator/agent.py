@@ -33,10 +33,8 @@ class Agent:
         self.missed = [x for x in vocabulary if x.split()[1].strip(".") in reasons]
 
     def propose(self) -> str:
-        before = list[str]()
-        if self.shown:
-            leader = self.leads and self.rng.random() < 0.85  # else another that is shown
-            before = sentences(self.shown[-1][1]) if leader else self._parent()
+        leader = self.shown and self.leads and self.rng.random() < 0.85  # else another shown
+        before = sentences(self.shown[-1][1]) if leader else self._parent() if self.shown else []
         after = self._edited(list(before)) if self.shown else self._untried(5)
         after = list(dict.fromkeys(after)) or [self.rng.choice(self.vocabulary)]
         changes = [f"without '{part}'" for part in before if part not in after]

@@ -12,7 +12,7 @@ from autoresearch.simulator import MODEL
 from autoresearch.simulator.model import World
 
 PRICE = {"prompt": "0.0000002", "completion": "0.0000006"}  # USD per token
-ABOUT = {"name": "simulated: no real model", "owned_by": "simulated", "context_length": 131_072}
+ABOUT = {"name": "simulated", "owned_by": "simulated", "context_length": 131_072, "pricing": PRICE}
 
 
 class Reply(NamedTuple):
@@ -26,7 +26,6 @@ class Connection(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "simulated", ""
-    disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave together
     server: "Simulator"
 
@@ -76,8 +75,7 @@ class Simulator(ThreadingTCPServer):
     def respond(self, request: Connection) -> Reply:
         route = request.command, request.path.partition("?")[0]
         if route == ("GET", "/v1/models"):
-            listed = [{"id": name, "pricing": PRICE, **ABOUT} for name in self.models]
-            return Reply(200, {"data": listed})
+            return Reply(200, {"data": [{"id": name, **ABOUT} for name in self.models]})
         if route != ("POST", "/v1/chat/completions"):
             return Reply(404, {"detail": "Not Found"})
         try:
@@ -94,5 +92,4 @@ class Simulator(ThreadingTCPServer):
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         read, written = len(system + said["user"]) // 4 + 1, len(text) // 4 + 1
         usage = dict(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
-        answer = {"id": "chatcmpl-simulated", "model": asked["model"], "usage": usage}
-        return Reply(200, {**answer, "choices": [choice]})
+        return Reply(200, dict(id="simulated", model=asked["model"], usage=usage, choices=[choice]))
