@@ -138,8 +138,7 @@ class Night:
             [sys.executable, main.__file__, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
+            bufsize=0,  # what is read here beyond a line would be lost to `communicate`
             env={**os.environ, "NEBIUS_BASE_URL": server.url},
         )
         self.lines: list[str] = []
@@ -148,20 +147,20 @@ class Night:
         """Reads up to a line of stdout that matches."""
         assert self.process.stdout
         for line in self.process.stdout:
-            self.lines.append(line)
-            if re.search(pattern, line):
+            self.lines.append(line.decode())
+            if re.search(pattern, self.lines[-1]):
                 return
         raise AssertionError(f"ended before {pattern!r}: {self.end(None)}")
 
     def warned(self, pattern: str) -> None:
         """Reads up to a line of stderr that matches; the rest is left to `end`."""
         assert self.process.stderr
-        while not re.search(pattern, line := self.process.stderr.readline()):
+        while not re.search(pattern, line := self.process.stderr.readline().decode()):
             assert line, f"ended before {pattern!r}"
 
     def end(self, code: int | None) -> Printed:
         out, err = self.process.communicate(timeout=60 + OUTAGE)
-        printed = Printed("".join(self.lines) + (out or ""), err)
+        printed = Printed("".join(self.lines) + (out or b"").decode(), err.decode())
         assert code is None or self.process.returncode == code, printed.err
         keeps_the_key(Path.cwd(), printed.out, printed.err)
         return printed
