@@ -3,27 +3,23 @@
 Asks again for what may pass, differently where a part is refused, and counts tokens and money.
 """
 
+import difflib
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autoresearch.api.answer import Completion, MayPass, Unusable, read_answer, tokens
+from autoresearch.api.answer import Completion, MayPass, Unusable
 from autoresearch.api.exchange import BASE_URL, APIError, Exchange, FatalAPIError, UnknownModel
-from autoresearch.api.models import (
-    DEFAULT_MODEL,
-    FALLBACK_MODEL,
-    TEMPERATURES,
-    TIMEOUT,
-    ModelCheck,
-    Preflight,
-    Server,
-)
+from autoresearch.api.models import TEMPERATURES, TIMEOUT, ModelCheck, Preflight, Server
 from autoresearch.api.pace import Gate
 from autoresearch.text import mended
 
+DEFAULT_MODEL = "meta-llama/Llama-3.3-70B-Instruct"
+# The vendor has announced the default's removal; its closest stand-in that does not reason.
+FALLBACK_MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507"
 UNUSABLE_ANSWERS = 3  # to one call, before its experiment is given up
 LONE_TRIES = 4  # of a call that fails, before it is seen whether another request is answered
 KNOWN_TRIES = 2  # where an earlier call about the same was the only one to fail
@@ -67,24 +63,23 @@ class Client:
         self,
         api_key: str,
         base_url: str = BASE_URL,
-        models: Mapping[str, str] | None = None,
+        models: Mapping[str, str] = {},
         *,
-        servers: Mapping[str, tuple[str, str]] | None = None,
+        servers: Mapping[str, tuple[str, str]] = {},
         temperature: float = TEMPERATURES["task"],
         max_tokens: int = 4096,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] = {},
         patience: float = 1800.0,
         deadline: float = TIMEOUT,
         allow_http: bool = False,
         notify: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
-        chosen = {role: model for role, model in (models or {}).items() if model}
-        self.models = {role: chosen.get(role, DEFAULT_MODEL) for role in TEMPERATURES}
+        self.models = {role: models.get(role) or DEFAULT_MODEL for role in TEMPERATURES}
         self.temperatures = {**TEMPERATURES, "task": temperature}
         self.total = Usage()
         self.notify = notify  # may be replaced, by a display for instance
-        self._defaulted = set(TEMPERATURES) - set(chosen)
-        self._fields = {"max_tokens": max_tokens, **(extra_body or {})}
+        self._defaulted = {role for role in TEMPERATURES if not models.get(role)}
+        self._fields = {"max_tokens": max_tokens, **extra_body}
         for name in OURS & self._fields.keys():
             instead = ": use NEBIUS_TEMPERATURE" if name == "temperature" else ""
             raise FatalAPIError(f"NEBIUS_EXTRA_BODY must not set {name!r}{instead}")
@@ -94,12 +89,11 @@ class Client:
         shared, known = (api_key, base_url), dict[tuple[str, str], Server]()
         self._servers = {}
         for role in ("task", "agent", "judge"):
-            key, url = where = (servers or {}).get(role, shared)
+            key, url = where = servers.get(role, shared)
             if where not in known:
                 prefix = "NEBIUS_" if where == shared else f"NEBIUS_{role.upper()}_"
                 gate = Gate(patience, deadline, lambda line: self.notify(line))
-                exchange = Exchange(key, url, deadline, allow_http, prefix)
-                gate.setting, known[where] = exchange.setting, Server(exchange, gate)
+                known[where] = Server(Exchange(key, url, deadline, allow_http, prefix), gate)
             self._servers[role] = known[where]
 
     def stop(self) -> None:
@@ -142,7 +136,7 @@ class Client:
 
         Raises FatalAPIError for whatever would fail every later call too.
         """
-        problems = [p for s in dict.fromkeys(self._servers.values()) for p in s.fetch_catalogue()]
+        problems = [p for s in dict.fromkeys(self._servers.values()) for p in s.fetch_list()]
         checks: dict[tuple[Server, str], ModelCheck] = {}
         for role, server in self._servers.items():
             if (server, self.models[role]) not in checks:
@@ -154,34 +148,19 @@ class Client:
     def _ask(
         self, role: str, system: str, user: str, spent: Usage | None, attempt: int = 1
     ) -> Completion:
+        """One answer; asks again at once where the server wants another model or request."""
         server, model = self._servers[role], self.models[role]
-        manner = server.manners[model]
-        body = manner.body(model, system, user, self.temperatures[role], self._fields)
-
-        def call() -> tuple[Completion, Mapping[str, str]]:
-            began = time.monotonic()
-            data, headers = server.exchange.ask(body)
-            counts = tokens(data)
-            for usage in filter(None, (self.total, spent)):
-                usage.add(*counts, server.catalogue.cost(model, *counts))
-            return read_answer(data, model, time.monotonic() - began), headers
-
+        fields = {**self._fields, "temperature": self.temperatures[role]}
+        body, bills = server.body(model, system, user, fields), filter(None, (self.total, spent))
         try:
-            completion = server.take_turn(model, user, call, attempt)
+            completion: Completion = server.ask(body, user, attempt, bills)
         except UnknownModel as error:
-            if not self._fall_back(role, model):
-                if not server.catalogue:
-                    server.fetch_catalogue()
-                own = "" if model == self.models["task"] else f"{role.upper()}_"
-                near = server.catalogue.nearest(model)
-                raise FatalAPIError(f"{error} with NEBIUS_{own}MODEL{near}") from error
+            with self._lock:
+                if self.models[role] == model:  # no other thread has replaced it
+                    self._replace_default(role, error)
         except (APIError, MayPass) as error:
-            part, instead = manner.learn(str(error), body)
-            if isinstance(error, FatalAPIError) or not part:
-                raise
-            if part not in manner.refused:
-                manner.refused.add(part)
-                self.notify(f"{model} does not take {part}: {instead} from now on")
+            if line := server.learn(body, error):
+                self.notify(line)
         else:
             if completion.finish_reason == "length" and role != "task":
                 raise Unusable("the answer was cut off at max_tokens")
@@ -200,22 +179,25 @@ class Client:
             pass
         return True
 
-    def _fall_back(self, role: str, unknown: str) -> bool:
-        """Replaces the unknown default, for all roles that use it; a chosen model never."""
-        catalogue = self._servers[role].catalogue
-        with self._lock:
-            served = not catalogue or FALLBACK_MODEL in catalogue
-            if role not in self._defaulted or unknown == FALLBACK_MODEL or not served:
-                return False
-            if self.models[role] == unknown:
-                self.models.update(dict.fromkeys(self._defaulted, FALLBACK_MODEL))
-                self.notify(f"{unknown} is not served: using {FALLBACK_MODEL} instead")
-        return True
+    def _replace_default(self, role: str, error: UnknownModel) -> None:
+        """For all roles that use it; raises FatalAPIError where a person has to choose."""
+        server, model = self._servers[role], self.models[role]
+        if role in self._defaulted and FALLBACK_MODEL in (server.listed or [FALLBACK_MODEL]):
+            self.models.update(dict.fromkeys(self._defaulted, FALLBACK_MODEL))
+            self._defaulted = set()
+            return self.notify(f"{model} is not served: using {FALLBACK_MODEL} instead")
+        if not server.listed:
+            server.fetch_list()
+        own = "" if model == self.models["task"] else f"{role.upper()}_"
+        ids = {known.lower(): known for known in server.listed}
+        near = difflib.get_close_matches(model.lower(), ids, n=5, cutoff=0.0)
+        nearest = "; nearest served: " + ", ".join(ids[n] for n in near) if near else ""
+        raise FatalAPIError(f"{error} with NEBIUS_{own}MODEL{nearest}") from error
 
     def _check(self, role: str, system: str, user: str, problems: list[str]) -> ModelCheck:
-        completion = None
+        found = None
         try:
-            completion = self.generate_response(system, user, role=role)
+            found = self.generate_response(system, user, role=role)
         except FatalAPIError:
             raise
         except APIError as error:
@@ -224,9 +206,12 @@ class Client:
                 raise FatalAPIError(f"the first call failed: {error}") from error
         server, model = where = self._servers[role], self.models[role]
         roles = tuple(r for r in self.models if (self._servers[r], self.models[r]) == where)
-        if server.catalogue and server.catalogue.price(model) is None:
+        check = replace(server.listed.get(model, ModelCheck(model)), roles=roles)
+        if server.listed and check.price is None:
             problems.append(f"the server names no price for {model}")
-        if completion and not completion.prompt_tokens:
+        if not found:
+            return check
+        read, written = found.prompt_tokens, found.completion_tokens
+        if not read:
             problems.append(f"the server does not report the tokens that {model} uses")
-        told = completion or Completion("", "", None, None, model)
-        return server.catalogue.check(model, roles, told)
+        return replace(check, seconds=found.seconds, prompt_tokens=read, completion_tokens=written)

@@ -17,8 +17,8 @@ import responses
 
 from autoresearch.api import pace
 from autoresearch.api.exchange import APIError, FatalAPIError
-from autoresearch.api.models import DEFAULT_MODEL, FALLBACK_MODEL
-from client import Usage
+from autoresearch.api.models import ModelCheck
+from client import DEFAULT_MODEL, FALLBACK_MODEL, Usage
 from tests.servers import (
     BASE,
     CHAT,
@@ -203,7 +203,7 @@ def test_a_missing_count_is_unknown_and_not_zero(
 ) -> None:
     http.post(CHAT, json={**answer(), "usage": usage})
     client = make()
-    client._servers["task"].catalogue["m"] = {"pricing": {"prompt": 1, "completion": 1}}
+    client._servers["task"].listed["m"] = ModelCheck("m", price=(1, 1))
     completion = client.generate_response("", "x")
     assert (completion.prompt_tokens, completion.completion_tokens) == counts
     assert (client.total.cost is None) == (None in counts)

@@ -7,7 +7,6 @@ header and nowhere else.
 
 import base64
 import html
-import ipaddress
 import json
 import os
 import re
@@ -29,8 +28,7 @@ BASE_URL = "https://api.tokenfactory.nebius.com/v1"
 CONNECT_SECONDS = 10.0
 MAX_BYTES = 10_000_000  # of one response
 AZURE = (".azure.com", ".azure.us", ".azure.cn")  # they take the key in a header of their own
-
-Headers = Mapping[str, str]
+LOOPBACK = re.compile(r"127(\.\d+){3}|::1|(.*\.)?localhost")
 
 
 class APIError(Exception):
@@ -53,15 +51,6 @@ class Interrupted(Exception):
     """`Client.stop` was called while a call waited."""
 
 
-def _checked_key(key: str, name: str) -> str:
-    if bad := re.search("[^!-~]", key.strip()):
-        raise FatalAPIError(
-            f"{name} has a character at place {bad.start() + 1} that no key has "
-            f"(U+{ord(bad[0]):04X}): copy the key again"
-        )
-    return key.strip()
-
-
 def _api_root(base_url: str, allow_http: bool, name: str) -> SplitResult:
     """The URL that /chat/completions is appended to; /v1 is added only where no path stands."""
     try:
@@ -73,20 +62,13 @@ def _api_root(base_url: str, allow_http: bool, name: str) -> SplitResult:
         raise FatalAPIError(what) from error
     if "@" in parts.netloc:
         raise FatalAPIError(f"{name} must not hold a user name or password")
-    if parts.scheme == "http" and not (allow_http or _is_loopback(parts.hostname)):
+    if parts.scheme == "http" and not (allow_http or LOOPBACK.fullmatch(str(parts.hostname))):
         raise FatalAPIError(
             f"the key would travel unencrypted to {parts.hostname}: use https in {name}, "
             "or allow it with NEBIUS_ALLOW_HTTP=1"
         )
     path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
     return parts._replace(path=path or "/v1", fragment="")
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return f".{host}".endswith(".localhost")
 
 
 def _written(key: str) -> re.Pattern[str]:
@@ -112,8 +94,12 @@ class Exchange:
     def __init__(
         self, key: str, base_url: str, deadline: float, allow_http: bool, prefix: str = "NEBIUS_"
     ) -> None:
-        root = _api_root(base_url, allow_http, f"{prefix}BASE_URL")
-        key = _checked_key(key, f"{prefix}API_KEY")
+        root, key = _api_root(base_url, allow_http, f"{prefix}BASE_URL"), key.strip()
+        if bad := re.search("[^!-~]", key):
+            raise FatalAPIError(
+                f"{prefix}API_KEY has a character at place {bad.start() + 1} that no key has "
+                f"(U+{ord(bad[0]):04X}): copy the key again"
+            )
         # a short key, of a server that needs none, may stand in any text
         secret = _written(key) if len(key) >= 8 else re.compile(r"(?!)")
         self._scrub = partial(secret.sub, "[key]")
@@ -125,54 +111,52 @@ class Exchange:
             "Accept-Encoding": "identity",  # answers are small, and a packed one may be a bomb
             "User-Agent": requests.utils.default_user_agent(),
         }
-        query = f"{root.query}&verbose=true".lstrip("&")
-        chat = root._replace(path=root.path + "/chat/completions").geturl()
-        models = root._replace(path=root.path + "/models", query=query).geturl()
+        chat = root._replace(path=f"{root.path}/chat/completions").geturl()
+        models = root._replace(path=f"{root.path}/models").geturl()
         self._chat = requests.Request("POST", chat, headers).prepare()
-        self._models = requests.Request("GET", models, headers).prepare()
-        proxies = requests.utils.get_environ_proxies(root.geturl())
-        self._proxies = {} if _is_loopback(root.hostname) else proxies
+        self._models = requests.Request(
+            "GET", models, headers, params={"verbose": "true"}
+        ).prepare()
+        local = LOOPBACK.fullmatch(str(root.hostname))
+        self._proxies = {} if local else requests.utils.get_environ_proxies(chat)
         self.setting = "HTTPS_PROXY, ALL_PROXY" if self._proxies else f"{prefix}BASE_URL"
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
         if bundle and not os.path.exists(bundle):
             names = "REQUESTS_CA_BUNDLE or SSL_CERT_FILE names"
             raise FatalAPIError(f"{names} a file that is not there: {bundle}")
-        self._settings: Any = {"proxies": self._proxies, "verify": bundle or True}
+        self._verify = bundle or True
         self._adapter = HTTPAdapter(pool_maxsize=256)
 
-    def ask(self, body: Mapping[str, Any] | None = None) -> tuple[Any, Headers]:
+    def ask(self, body: Any = None) -> tuple[Any, Mapping[str, str]]:
         """The JSON that answers a chat request or, without one, lists the server's models."""
         request, deadline = self._models, min(CONNECT_SECONDS, self._deadline)
-        if body is not None:
+        if body:
             request, deadline = self._chat.copy(), self._deadline
-            request.body = json.dumps(body, allow_nan=False).encode()
-            request.headers["Content-Length"] = str(len(request.body))
-        ends, failure = time.monotonic() + deadline, None
-        timeout, more = (min(CONNECT_SECONDS, deadline), deadline), self._settings
+            request.prepare_body(None, None, body)
+        failure, connecting = None, min(CONNECT_SECONDS, deadline)
+        ends = time.monotonic() + deadline
         try:
-            with self._adapter.send(request, stream=True, timeout=timeout, **more) as response:
+            with self._adapter.send(
+                request, True, (connecting, deadline), self._verify, proxies=self._proxies
+            ) as response:
                 content = _read_body(response, ends)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            late = isinstance(e, LATE) or time.monotonic() >= ends
-            failure = self._broken(e, deadline if late else 0.0)
+            late = isinstance(e, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
+            failure = self._broken(e, deadline if late or time.monotonic() >= ends else 0.0)
         if failure:  # outside the handler: what is caught there holds the request and so the key
             raise failure
-        status, headers = response.status_code, response.headers
         text = self._scrub(content.decode(json.detect_encoding(content), "replace"))
         data = read_json(text)
         answers = first_choice(data) if body else data is not None
-        if 200 <= status < 300 and answers and not error_in(data):
-            return data, headers
-        shown = CaseInsensitiveDict({k: self._scrub(v) for k, v in headers.items()})
-        raise self._failure(status, shown, text, data, str(body["model"]) if body else "")
+        if 200 <= response.status_code < 300 and answers and not error_in(data):
+            return data, response.headers
+        raise self._failure(response, text, data, body["model"] if body else "")
 
-    def _failure(
-        self, status: int, headers: Headers, text: str, data: Any, model: str
-    ) -> Exception:
+    def _failure(self, response: requests.Response, text: str, data: Any, model: str) -> Exception:
         """Sorts a whole response that is no answer."""
-        message, code = (self._scrub(part) for part in _message(text, data))
-        url = self._scrub(str((self._chat if model else self._models).url))
-        whole = data is not None
+        message, code = map(self._scrub, _message(text, data))
+        headers = CaseInsensitiveDict({k: self._scrub(v) for k, v in response.headers.items()})
+        url, whole, status = self._scrub(str(response.url)), data is not None, response.status_code
         status = CODES.get(code, int(code) if re.fullmatch("[45][0-9][0-9]", code) else status)
         if status < 300 and message.startswith("a web page"):
             return MayPass(f"{url} answers with {message}, not as the API", setup=True)
@@ -196,8 +180,11 @@ class Exchange:
 
     def _broken(self, error: Exception, late: float) -> Exception:
         """Sorts an exchange that ended without a whole response."""
-        host, why = self._host, told(self._scrub(_innermost(error)))
-        cause = getattr(error.args[0] if error.args else None, "reason", None)
+        host, inner = self._host, _innermost(error)
+        said = re.sub(
+            r"^\w+\(host=.*?\): |\[Errno -?\d+\] |Failed to .* connection: ", "", str(inner)
+        )
+        why = told(self._scrub(said or type(inner).__name__))
         if isinstance(error, ValueError):
             names = PROXY if self._proxies else f"{self._prefix}BASE_URL is one"
             instead = "pip install PySocks" if "SOCKS support" in why else why
@@ -211,12 +198,9 @@ class Exchange:
         if "WRONG_VERSION_NUMBER" in why:
             why = f"it does not seem to speak https: begin {self._prefix}BASE_URL with http://"
         unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
-        if isinstance(error, unreached) or isinstance(cause, urllib3.exceptions.NewConnectionError):
+        if isinstance(error, unreached) or isinstance(inner, urllib3.exceptions.NewConnectionError):
             return MayPass(f"no connection to {host}: {why}", setup=True)
         return MayPass(f"the connection to {host} broke: {why}")
-
-
-LATE = (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
 
 
 def _read_body(response: requests.Response, ends: float) -> bytes:
@@ -259,14 +243,12 @@ ABOUT_CONTENT = re.compile(
 )
 
 
-def _innermost(error: BaseException) -> str:
-    """The first cause's text; requests and urllib3 wrap it three deep."""
-    inner: BaseException | None = error
-    while inner is not None:
-        error, causes = inner, (getattr(inner, "reason", None), *reversed(inner.args))
-        inner = next((cause for cause in causes if isinstance(cause, Exception)), None)
-    said = re.sub(r"^\w+\(host=.*?\): |\[Errno -?\d+\] |Failed to .* connection: ", "", str(error))
-    return said or type(error).__name__
+def _innermost(error: BaseException) -> BaseException:
+    """The first cause; requests and urllib3 wrap it three deep."""
+    for cause in (getattr(error, "reason", None), *reversed(error.args)):
+        if isinstance(cause, Exception):
+            return _innermost(cause)
+    return error
 
 
 def _message(text: str, data: Any) -> tuple[str, str]:

@@ -1,36 +1,57 @@
-"""The models that the roles use, what a server tells of them, what each has refused to take; and
-the server: its exchanges, and who may begin one."""
+"""What a server tells of its models, and how each is asked: in full, until it refuses a part.
 
-import difflib
+Also the server: its exchanges, and who may begin one.
+"""
+
 import re
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from autoresearch.api.answer import Completion, MayPass, Unusable, as_object, read_int, read_number
+from autoresearch.api.answer import MayPass, Unusable, as_object, read_answer, read_number, tokens
 from autoresearch.api.exchange import APIError, Exchange, FatalAPIError, WrongSetting
 from autoresearch.api.pace import Gate
 
-DEFAULT_MODEL = "meta-llama/Llama-3.3-70B-Instruct"
-# The vendor has announced the default's removal; its closest stand-in that does not reason.
-FALLBACK_MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507"
 TIMEOUT = 180.0  # seconds for one answer
 TEMPERATURES = {"agent": 1.0, "task": 0.7, "judge": 0.0}
+
+LIMIT = "max_[a-z_]*tokens|the completion"
+SYSTEM = (
+    r"\bsystem\b.{0,40}\b(role|message|prompt|instruction)"
+    r"|\brole.{0,60}\b(system|alternate)|developer instruction|only user and assistant"
+)
+PARTS = {  # of a request: how a refusal names it, and what is done instead
+    "max_completion_tokens": (LIMIT, "no limit is sent"),
+    "max_tokens": (LIMIT, "it is sent as max_completion_tokens"),
+    "temperature": ("temperature", "none is sent"),
+    "system": (SYSTEM, "the prompt is sent before the task"),
+}
+REFUSING = re.compile(
+    r"(?i)support|enabled|only|invalid|must|has to|deprecated|allow|permit|accept|un\w*known"
+    r"|unrecogni|extra|exceed|too (large|many|high)|maximum|instead|alternate"
+)
 
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """What the first call and the server's list tell about one model; None: not known."""
+    """What the server's list and the first call tell about one model; None: not known."""
 
     id: str
-    roles: tuple[str, ...]
-    price: tuple[float, float] | None  # USD per prompt and completion token
-    context_length: int | None
-    requests_per_minute: float | None
-    seconds: float  # of the call, without waits and retries
-    prompt_tokens: int | None  # of the call
-    completion_tokens: int | None
+    roles: tuple[str, ...] = ()
+    price: tuple[float, float] | None = None  # USD per prompt and completion token
+    context_length: int | None = None
+    requests_per_minute: float | None = None
+    seconds: float = 0.0  # of the call, without waits and retries
+    prompt_tokens: int | None = None  # of the call
+    completion_tokens: int | None = None
+
+    def cost(self, prompt: int | None, output: int | None) -> float | None:
+        """USD; None where the price or a count is unknown."""
+        if self.price is None or prompt is None or output is None:
+            return None
+        return self.price[0] * prompt + self.price[1] * output
 
 
 @dataclass(frozen=True)
@@ -47,99 +68,56 @@ class Preflight:
                 raise FatalAPIError(f"--max-cost needs {what}")
 
 
-class Catalogue(dict[str, dict[str, Any]]):
-    """A server's list of models: the entry of each id."""
-
-    def price(self, model: str) -> tuple[float, float] | None:
-        pricing = as_object(self.get(model, {}).get("pricing"))
-        prompt, output = read_number(pricing.get("prompt")), read_number(pricing.get("completion"))
-        return None if prompt is None or output is None else (prompt, output)
-
-    def cost(self, model: str, prompt: int | None, output: int | None) -> float | None:
-        """USD; None where the price or a count is unknown."""
-        price = self.price(model)
-        if price is None or prompt is None or output is None:
-            return None
-        return price[0] * prompt + price[1] * output
-
-    def check(self, model: str, roles: tuple[str, ...], told: Completion) -> ModelCheck:
-        """What is known of a model after its first call."""
-        entry = self.get(model, {})
-        limit = as_object(entry.get("per_request_limits")).get("requests_per_minute")
-        length = read_int(entry.get("context_length", entry.get("max_model_len")))
-        counts = told.seconds, told.prompt_tokens, told.completion_tokens
-        return ModelCheck(model, roles, self.price(model), length, read_number(limit), *counts)
-
-    def nearest(self, model: str) -> str:
-        """The tail of the error about an unknown model: what the server does serve."""
-        ids = {known.lower(): known for known in self}
-        near = difflib.get_close_matches(model.lower(), ids, n=5, cutoff=0.0)
-        return "; nearest served: " + ", ".join(ids[n] for n in near) if near else ""
-
-
-class Manner:
-    """How one model is asked: in full, until its server refuses a part of the request."""
-
-    REFUSING = re.compile(
-        r"support|enabled|only|invalid|must|has to|deprecated|allow|permit|accept|un\w*known"
-        r"|unrecogni|extra|exceed|too (large|many|high)|maximum|instead|alternate",
-        re.IGNORECASE,
-    )
-    PARTS = {
-        "max_completion_tokens": ("max_[a-z_]*tokens|the completion", "no limit is sent"),
-        "max_tokens": ("max_[a-z_]*tokens|the completion", "it is sent as max_completion_tokens"),
-        "temperature": ("temperature", "none is sent"),
-        "system": (
-            r"\bsystem\b.{0,40}\b(role|message|prompt|instruction)"
-            r"|\brole.{0,60}\b(system|alternate)|developer instruction|only user and assistant",
-            "the prompt is sent before the task",
-        ),
-    }
-
-    def __init__(self) -> None:
-        self.refused: set[str] = set()
-
-    def body(
-        self, model: str, system: str, user: str, temperature: float, fields: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """`fields` holds max_tokens, and what a person adds."""
-        if system and "system" in self.refused:
-            system, user = "", f"{system}\n\n{user}"
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": user})
-        body = {"model": model, "messages": messages, "stream": False, "temperature": temperature}
-        body |= fields
-        if "max_completion_tokens" in fields:
-            del body["max_tokens"]
-        elif "max_tokens" in self.refused:
-            body["max_completion_tokens"] = body.pop("max_tokens")
-        return {name: value for name, value in body.items() if name not in self.refused}
-
-    def learn(self, said: str, body: Mapping[str, Any]) -> tuple[str, str]:
-        """The part that a server's 400 says it does not take, and what is done instead."""
-        sent = {*body, "system"} if body["messages"][0]["role"] == "system" else {*body}
-        for part, (pattern, instead) in self.PARTS.items():
-            if part in sent and re.search(pattern, said, re.I) and self.REFUSING.search(said):
-                return part, instead
-        return "", ""
-
-
-T = TypeVar("T")
-
-
 class Server:
     def __init__(self, exchange: Exchange, gate: Gate) -> None:
         self.exchange, self.gate = exchange, gate
-        self.catalogue = Catalogue()
-        self.manners: dict[str, Manner] = defaultdict(Manner)  # by model
+        gate.setting = exchange.setting
+        self.listed: dict[str, ModelCheck] = {}
+        self.refused = defaultdict[str, set[str]](set)  # by model, the parts that it does not take
 
-    def take_turn(
-        self, model: str, about: str, call: Callable[[], tuple[T, Mapping[str, str]]], attempt: int
-    ) -> T:
-        """One exchange, when the gate lets it begin; tells the gate how it went."""
+    def body(self, model: str, system: str, user: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A request: in full, or without what the model does not take."""
+        refused = self.refused[model]
+        if system and "system" in refused:
+            system, user = "", f"{system}\n\n{user}"
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": user})
+        body = {"model": model, "messages": messages, "stream": False, **fields}
+        if "max_tokens" in refused or "max_completion_tokens" in fields:
+            body.setdefault("max_completion_tokens", body.pop("max_tokens"))
+        return {name: value for name, value in body.items() if name not in refused}
+
+    def learn(self, body: Mapping[str, Any], error: Exception) -> str:
+        """Leaves out from now on what a failure says is not taken; the line that tells it, once.
+
+        Raises the failure where it speaks of no part of the request.
+        """
+        model, said, sent = body["model"], str(error), {*body, body["messages"][0]["role"]}
+        refusing = REFUSING.search(said) and not isinstance(error, FatalAPIError)
+        for part, (pattern, instead) in PARTS.items() if refusing else ():
+            if part in sent and re.search(pattern, said, re.IGNORECASE):
+                known = part in self.refused[model]
+                self.refused[model].add(part)
+                return "" if known else f"{model} does not take {part}: {instead} from now on"
+        raise error
+
+    def ask(
+        self, body: Any = None, about: str = "", attempt: int = 1, bills: Iterable[Any] = ()
+    ) -> Any:
+        """The completion, when the gate lets it begin; without a body, the list of models.
+
+        `bills`: usages that a billed answer is added to. The gate learns how it went.
+        """
+        model = body["model"] if body else ""
         turn = self.gate.enter(model, about)
         try:
-            result, headers = call()
+            began = time.monotonic()
+            answer, headers = self.exchange.ask(body)
+            if body:
+                counts = tokens(answer)
+                for bill in bills:
+                    bill.add(*counts, self.listed.get(model, ModelCheck(model)).cost(*counts))
+                answer = read_answer(answer, model, time.monotonic() - began)
         except BaseException as error:
             # what has worked before is no wrong setting: a gateway is in trouble
             gateway = isinstance(error, WrongSetting) and self.gate.paces[model].succeeded
@@ -150,15 +128,22 @@ class Server:
                 self.gate.answered(turn, {}, worked=False)
             raise failure from None
         self.gate.answered(turn, headers)
-        return result
+        return answer
 
-    def fetch_catalogue(self) -> list[str]:
+    def fetch_list(self) -> list[str]:
         """Reads the list of models; returns the problem met, which is never fatal."""
         try:
-            data = self.take_turn("", "", self.exchange.ask, 1)
+            data = self.ask()
         except (MayPass, Unusable, APIError) as error:
             return [f"no prices and limits: {error}"]
         entries = data.get("data") if isinstance(data, dict) else data
-        listed = map(as_object, entries if isinstance(entries, list) else ())
-        self.catalogue.update({e["id"]: e for e in listed if isinstance(e.get("id"), str)})
-        return [] if self.catalogue else ["no prices and limits: the server lists no models"]
+        for entry in map(as_object, entries if isinstance(entries, list) else ()):
+            name, pricing = entry.get("id"), as_object(entry.get("pricing"))
+            read, written = map(read_number, (pricing.get("prompt"), pricing.get("completion")))
+            price = None if read is None or written is None else (read, written)
+            length = read_number(entry.get("context_length", entry.get("max_model_len")))
+            limit = as_object(entry.get("per_request_limits")).get("requests_per_minute")
+            if isinstance(name, str):
+                whole, limit = int(length) if length else None, read_number(limit)
+                self.listed[name] = ModelCheck(name, (), price, whole, limit)
+        return [] if self.listed else ["no prices and limits: the server lists no models"]
