@@ -7,7 +7,9 @@ Reads numbers as servers write them. Knows no HTTP.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -58,26 +60,21 @@ told = partial(short, limit=300)  # what a server says, on one line of a message
 def read_json(text: str) -> Any:
     """The JSON of a body, also with comment lines before it, `data: [DONE]` after it, or as a
     stream of events, whose parts are joined; None where none is whole."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
+    for read in (json.loads, _read_lines):
+        with suppress(ValueError, RecursionError):
+            return read(text)
+    return None
+
+
+def _read_lines(text: str) -> Any:
     lines = [line.strip() for line in text.split("\n")]
     events = [line[5:].strip() for line in lines if line.startswith("data:")]
-    chunks = [event for event in events if event != "[DONE]"]
-    rest = [line for line in lines if not line.startswith((":", "event:", "id:", "data:"))]
-    try:
-        if not chunks:
-            return json.loads("\n".join(rest))
-        return _joined([json.loads(chunk) for chunk in chunks], done=chunks != events)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _joined(chunks: Sequence[Any], done: bool) -> Any:
-    """One answer from the chunks of a stream; None where it broke off."""
+    chunks = [json.loads(event) for event in events if event != "[DONE]"]
+    if not chunks:
+        rest = [line for line in lines if not line.startswith((":", "event:", "id:", "data:"))]
+        return json.loads("\n".join(rest))
     whole: dict[str, Any] = {}
-    parts: dict[str, list[str]] = {}
+    parts = defaultdict[str, list[str]](list)
     finish = None
     for chunk in map(as_object, chunks):
         if error_in(chunk):
@@ -86,10 +83,11 @@ def _joined(chunks: Sequence[Any], done: bool) -> Any:
         whole |= {name: value for name, value in chunk.items() if value is not None}
         finish = choice.get("finish_reason") or finish
         for name, value in as_object(choice.get("delta") or choice.get("message")).items():
-            parts.setdefault(name, []).append(value if isinstance(value, str) else _text_of(value))
+            parts[name].append(_text_of(value))
     message = {name: "".join(texts) for name, texts in parts.items()}
-    choice = {"message": message, "finish_reason": finish}
-    return {**whole, "choices": [choice]} if done or finish else None
+    if len(chunks) == len(events) and not finish:
+        return None  # it broke off
+    return {**whole, "choices": [{"message": message, "finish_reason": finish}]}
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -117,7 +115,8 @@ FILTERED = re.compile("filter|safety|sensitive|block|refus|recitation", re.IGNOR
 def tokens(data: Any) -> tuple[int | None, int | None]:
     """Tokens of the prompt and of the answer, as billed."""
     usage = as_object(as_object(data).get("usage"))
-    return read_int(usage.get("prompt_tokens")), read_int(usage.get("completion_tokens"))
+    prompt, output = map(read_number, map(usage.get, ("prompt_tokens", "completion_tokens")))
+    return None if prompt is None else int(prompt), None if output is None else int(output)
 
 
 def read_answer(data: Any, model: str, seconds: float = 0.0) -> Completion:
@@ -129,7 +128,7 @@ def read_answer(data: Any, model: str, seconds: float = 0.0) -> Completion:
     ends = [end for end in said if isinstance(end, str) and end] or ["stop"]
     cut = any(map(CUT.search, ends)) or choice.get("truncated") is True
     finish = "length" if cut else ends[0]
-    text, thought, closed = without_reasoning(_text_of(message.get("content")))
+    text, thought, closed = without_reasoning(mended(_text_of(message.get("content"))))
     apart = (message.get(name) for name in ("reasoning_content", "reasoning"))
     reasoning = thought or next((mended(r) for r in apart if isinstance(r, str)), "")
     if (refusal := message.get("refusal")) and isinstance(refusal, str) and not text:
@@ -151,13 +150,13 @@ def _text_of(content: Any) -> str:
         parts = [as_object(part) or {"text": part} for part in content]
         told = [p.get("text") for p in parts if not THOUGHT.search(str(p.get("type")))]
         content = "".join(text for text in told if isinstance(text, str))
-    return mended(content) if isinstance(content, str) else ""
+    return content if isinstance(content, str) else ""
 
 
 THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
 THINK = re.compile(
-    r"(?i)[<\[\u25c1]\|?/?(?:\w{1,20}:)?think ?\|?[>\]\u25b7]"
-    r"|<\|?(?:begin|start|end)_(?:of_)?(?:think(?:ing)?|thought)\|?>"
+    r"(?i)([<\[\u25c1]\|?/?(?:\w{1,20}:)?think ?\|?[>\]\u25b7]"
+    r"|<\|?(?:begin|start|end)_(?:of_)?(?:think(?:ing)?|thought)\|?>)"
 )
 WORD = re.compile(
     r"(?i)[<\[]\|?(/?)(?:\w{1,20}:)?"
@@ -172,8 +171,14 @@ def without_reasoning(text: str) -> tuple[str, str, bool]:
     <think>, [THINK] and their like are no words that people write: they count anywhere. <thinking>,
     <reasoning> ... may be what a prompt speaks of: they count where the text begins with them.
     """
-    if "<|channel|>" in text:
-        return _final_channel(text)
+    if "<|channel|>" in text:  # of which `final` is the answer
+        parts: dict[bool, list[str]] = {True: [], False: []}
+        for part in text.split("<|channel|>"):
+            name, _, said = part.partition("<|message|>")
+            said = re.split(r"<\|(?:end|return|start|call)\|>", said, maxsplit=1)[0]
+            parts[name.strip().startswith("final")].append(said.strip())
+        thought = "\n".join(filter(None, parts[False]))
+        return "\n".join(parts[True]).strip(), thought, bool(parts[True])
     if text.startswith("analysis") and "assistantfinal" in text:  # the same, its marks lost
         thought, _, text = text.partition("assistantfinal")
         return text.strip(), thought.removeprefix("analysis").strip(), True
@@ -181,44 +186,23 @@ def without_reasoning(text: str) -> tuple[str, str, bool]:
         close = next((tag for tag in WORD.finditer(text) if tag[1]), None)
         ends = close.end() if close else len(text)
         text = WORD.sub(r"<\1think>", text[:ends]) + text[ends:]
-    outside: list[str] = []
-    inside: list[str] = []
-    opened, end = False, 0
-    for tag in THINK.finditer(text):
-        closes = "/" in tag[0] or "end_" in tag[0].lower()
-        if opened and not closes:
-            continue
+    before, *rest = THINK.split(text)
+    outside, inside, opened = [before], list[str](), False
+    for tag, part in zip(rest[::2], rest[1::2], strict=True):
+        closes = "/" in tag or "end_" in tag.lower()
         if closes and not opened:  # its beginning was swallowed: all before it is thinking
             inside += outside
             outside = []
-        (inside if closes else outside).append(text[end : tag.start()])
-        opened, end = not closes, tag.end()
-    (inside if opened else outside).append(text[end:])
+        opened = not closes
+        (inside if opened else outside).append(part)
     thought = "\n".join(part for part in inside if part.strip())
     return AROUND.sub("", "".join(outside)).strip(), thought.strip(), not opened
 
 
-def _final_channel(text: str) -> tuple[str, str, bool]:
-    """The same for a model that writes in channels, of which `final` is the answer."""
-    final: list[str] = []
-    thought: list[str] = []
-    for part in text.split("<|channel|>"):
-        name, _, said = part.partition("<|message|>")
-        said = re.split(r"<\|(?:end|return|start|call)\|>", said, maxsplit=1)[0]
-        (final if name.strip().startswith("final") else thought).append(said.strip())
-    return "\n".join(final).strip(), "\n".join(filter(None, thought)), bool(final)
-
-
 def read_number(value: Any) -> float | None:
     """A finite number of at least 0 from a JSON number or string, else None."""
-    known = isinstance(value, (int, float, str)) and not isinstance(value, bool)
     try:
-        number = float(value) if known else math.nan
-    except (ValueError, OverflowError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if 0 <= number < math.inf else None
-
-
-def read_int(value: Any) -> int | None:
-    number = read_number(value)
-    return None if number is None else int(number)
+    return number if 0 <= number < math.inf and not isinstance(value, bool) else None
