@@ -55,9 +55,7 @@ class Usage:
 
 class Client:
     """Safe to share between threads. Raises FatalAPIError when a key or URL cannot work.
-
-    `servers`: key and URL by role, where they are not the shared ones.
-    """
+    `servers`: key and URL by role, where they are not the shared ones."""
 
     def __init__(
         self,
@@ -133,9 +131,7 @@ class Client:
 
     def preflight(self, system: str = "", user: str = PROBE) -> Preflight:
         """Prices, then one real call per distinct model; replaces an unknown default.
-
-        Raises FatalAPIError for whatever would fail every later call too.
-        """
+        Raises FatalAPIError for whatever would fail every later call too."""
         problems = [p for s in dict.fromkeys(self._servers.values()) for p in s.fetch_list()]
         checks: dict[tuple[Server, str], ModelCheck] = {}
         for role, server in self._servers.items():
@@ -171,12 +167,10 @@ class Client:
         """Whether the server answers another request."""
         try:
             self._ask(role, "", PROBE, spent)
-        except FatalAPIError:
-            raise
-        except (APIError, MayPass):
-            return False
-        except Unusable:
-            pass
+        except (APIError, MayPass, Unusable) as error:
+            if isinstance(error, FatalAPIError):
+                raise
+            return isinstance(error, Unusable)
         return True
 
     def _replace_default(self, role: str, error: UnknownModel) -> None:
@@ -195,7 +189,7 @@ class Client:
         raise FatalAPIError(f"{error} with NEBIUS_{own}MODEL{nearest}") from error
 
     def _check(self, role: str, system: str, user: str, problems: list[str]) -> ModelCheck:
-        found = None
+        found = Completion("", "", None, None, "")
         try:
             found = self.generate_response(system, user, role=role)
         except FatalAPIError:
@@ -209,9 +203,7 @@ class Client:
         check = replace(server.listed.get(model, ModelCheck(model)), roles=roles)
         if server.listed and check.price is None:
             problems.append(f"the server names no price for {model}")
-        if not found:
-            return check
         read, written = found.prompt_tokens, found.completion_tokens
-        if not read:
+        if found.text and not read:
             problems.append(f"the server does not report the tokens that {model} uses")
         return replace(check, seconds=found.seconds, prompt_tokens=read, completion_tokens=written)

@@ -1,8 +1,4 @@
-"""What a server's answer says: the JSON in it, however wrapped, and the `Completion` in that.
-
-Also sorts what is no answer: `MayPass`, worth asking again later; `Unusable`, billed but of no use.
-Reads numbers as servers write them. Knows no HTTP.
-"""
+"""What a server's answer says: the JSON in it, however wrapped, and the `Completion` in that."""
 
 import json
 import math
@@ -19,6 +15,19 @@ from autoresearch.text import mended, short
 ONLY_THOUGHT = """it only thought and did not answer: raise max_tokens or switch thinking off, \
 such as NEBIUS_EXTRA_BODY='{"reasoning_effort": "none"}' or \
 '{"chat_template_kwargs": {"enable_thinking": false}}'"""
+CUT = re.compile("length|max|trunc|limit|incomplete", re.IGNORECASE)  # why an answer ended
+FILTERED = re.compile("filter|safety|sensitive|block|refus|recitation", re.IGNORECASE)
+THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)  # the type of a part
+THINK = re.compile(
+    r"(?i)([<\[\u25c1]\|?/?(?:\w{1,20}:)?think ?\|?[>\]\u25b7]"
+    r"|<\|?(?:begin|start|end)_(?:of_)?(?:think(?:ing)?|thought)\|?>)"
+)
+WORD = re.compile(
+    r"(?i)[<\[]\|?(/?)(?:\w{1,20}:)?"
+    r"(?:thinking|thoughts?|reasoning|reflection|scratchpad|inner_monologue) ?\|?[>\]]"
+)
+AROUND = re.compile(r"(?i)<\|(?:begin|start|end)_(?:of_)?(?:solution|response)\|>")
+told = partial(short, limit=300)  # what a server says, on one line of a message
 
 
 @dataclass(eq=False)
@@ -52,9 +61,6 @@ class Completion:
     model: str
     reasoning: str = ""
     seconds: float = 0.0  # of the exchange, without waits and earlier attempts
-
-
-told = partial(short, limit=300)  # what a server says, on one line of a message
 
 
 def read_json(text: str) -> Any:
@@ -108,10 +114,6 @@ def error_in(data: Any) -> Any:
     return base if base.get("status_code") else data.get("error") or first_choice(data).get("error")
 
 
-CUT = re.compile("length|max|trunc|limit|incomplete", re.IGNORECASE)
-FILTERED = re.compile("filter|safety|sensitive|block|refus|recitation", re.IGNORECASE)
-
-
 def tokens(data: Any) -> tuple[int | None, int | None]:
     """Tokens of the prompt and of the answer, as billed."""
     usage = as_object(as_object(data).get("usage"))
@@ -151,18 +153,6 @@ def _text_of(content: Any) -> str:
         told = [p.get("text") for p in parts if not THOUGHT.search(str(p.get("type")))]
         content = "".join(text for text in told if isinstance(text, str))
     return content if isinstance(content, str) else ""
-
-
-THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
-THINK = re.compile(
-    r"(?i)([<\[\u25c1]\|?/?(?:\w{1,20}:)?think ?\|?[>\]\u25b7]"
-    r"|<\|?(?:begin|start|end)_(?:of_)?(?:think(?:ing)?|thought)\|?>)"
-)
-WORD = re.compile(
-    r"(?i)[<\[]\|?(/?)(?:\w{1,20}:)?"
-    r"(?:thinking|thoughts?|reasoning|reflection|scratchpad|inner_monologue) ?\|?[>\]]"
-)
-AROUND = re.compile(r"(?i)<\|(?:begin|start|end)_(?:of_)?(?:solution|response)\|>")
 
 
 def without_reasoning(text: str) -> tuple[str, str, bool]:

@@ -1,8 +1,6 @@
-"""One HTTP exchange with a server, and how its outcome is sorted.
+"""One HTTP exchange with a server, and how its outcome is sorted. Never waits, never repeats.
 
-An answer's JSON; `MayPass`, worth asking again; `APIError`, which spoils one experiment;
-`FatalAPIError`, which spoils all. Never waits and never repeats. The key stands in the request's
-header and nowhere else.
+The key stands in the request's header and nowhere else.
 """
 
 import base64
@@ -29,6 +27,26 @@ CONNECT_SECONDS = 10.0
 MAX_BYTES = 10_000_000  # of one response
 AZURE = (".azure.com", ".azure.us", ".azure.cn")  # they take the key in a header of their own
 LOOPBACK = re.compile(r"127(\.\d+){3}|::1|(.*\.)?localhost")
+
+# What an `error` object's code says where it says more than the status.
+CODES = {
+    **{"insufficient_quota": 402, "invalid_api_key": 401, "model_not_found": 404},
+    **{"rate_limit_exceeded": 429, "context_length_exceeded": 400},
+}
+ADVICE = {
+    401: "check {0}API_KEY",
+    402: "add credit, then start the same command again: everything so far is kept",
+    403: "{0}API_KEY is not allowed this: check the key and its project",
+    407: "check the name and password in HTTPS_PROXY",
+    300: "{1} redirects to {2}: correct {0}BASE_URL",
+    **dict.fromkeys((404, 405, 410), "{1} is not the API: correct {0}BASE_URL"),
+}
+PROXY = "HTTPS_PROXY or ALL_PROXY names a proxy"
+NOT_JSON = "the answer is not whole JSON"
+UNKNOWN_MODEL = re.compile(
+    r"(?is)not a valid model|unknown model|no endpoints|\bmodel\b.{0,200}(does not exist|not found)"
+)
+ABOUT_CONTENT = "content|moderat|flagged|polic|safety|harm|sensitive|inappropriate|jailbreak|prompt"
 
 
 class APIError(Exception):
@@ -85,11 +103,8 @@ def _written(key: str) -> re.Pattern[str]:
 
 
 class Exchange:
-    """HTTP exchanges with one server, sorted by how they ended.
-
-    An adapter without a Session: no cookies, no .netrc, no redirects; each call under way has a
-    connection of its own. `prefix`: of the variables that set it.
-    """
+    """`prefix`: of the variables that set it. An adapter without a Session: no cookies, no .netrc,
+    no redirects; each call under way has a connection of its own."""
 
     def __init__(
         self, key: str, base_url: str, deadline: float, allow_http: bool, prefix: str = "NEBIUS_"
@@ -107,16 +122,14 @@ class Exchange:
         azure = str(root.hostname).endswith(AZURE)
         headers = {
             **({"api-key": key} if azure else {"Authorization": f"Bearer {key}"}),
-            "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # answers are small, and a packed one may be a bomb
             "User-Agent": requests.utils.default_user_agent(),
         }
         chat = root._replace(path=f"{root.path}/chat/completions").geturl()
         models = root._replace(path=f"{root.path}/models").geturl()
+        listing = requests.Request("GET", models, headers, params={"verbose": "true"})
         self._chat = requests.Request("POST", chat, headers).prepare()
-        self._models = requests.Request(
-            "GET", models, headers, params={"verbose": "true"}
-        ).prepare()
+        self._models = listing.prepare()
         local = LOOPBACK.fullmatch(str(root.hostname))
         self._proxies = {} if local else requests.utils.get_environ_proxies(chat)
         self.setting = "HTTPS_PROXY, ALL_PROXY" if self._proxies else f"{prefix}BASE_URL"
@@ -129,16 +142,15 @@ class Exchange:
 
     def ask(self, body: Any = None) -> tuple[Any, Mapping[str, str]]:
         """The JSON that answers a chat request or, without one, lists the server's models."""
-        request, deadline = self._models, min(CONNECT_SECONDS, self._deadline)
+        request, connect = self._models, min(CONNECT_SECONDS, self._deadline)
+        deadline = connect
         if body:
             request, deadline = self._chat.copy(), self._deadline
             request.prepare_body(None, None, body)
-        failure, connecting = None, min(CONNECT_SECONDS, deadline)
-        ends = time.monotonic() + deadline
+        ends, failure = time.monotonic() + deadline, None
+        settings = (connect, deadline), self._verify, None, self._proxies
         try:
-            with self._adapter.send(
-                request, True, (connecting, deadline), self._verify, proxies=self._proxies
-            ) as response:
+            with self._adapter.send(request, True, *settings) as response:
                 content = _read_body(response, ends)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
             late = isinstance(e, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
@@ -163,8 +175,7 @@ class Exchange:
         if status < 300:
             no_answer = f"the server answered {status} and no answer" if whole else NOT_JSON
             return MayPass(f"{no_answer}: {message}", status, headers, setup=not whole, alone=True)
-        said = f"{status} {PHRASES.get(status, 'unknown status').lower()}"
-        said += f": {message.rstrip('.')}" if message else ""
+        said = f"{status} {PHRASES.get(status, 'unknown status').lower()}: {message}".rstrip(".: ")
         if status in (408, 409, 425, 429) or status >= 500:
             return MayPass(said, status, headers, alone=status >= 500)
         names = rf"\bmodels?\b|deployment|\b{re.escape(model)}\b"
@@ -173,7 +184,7 @@ class Exchange:
         if (status in (404, 410) and named) or (status in (400, 404) and unknown):
             return UnknownModel(f"{said}: choose another model")
         advice = ADVICE.get(300 if status < 400 else status)
-        if advice is None or (status == 403 and whole and ABOUT_CONTENT.search(message)):
+        if advice is None or (status == 403 and whole and re.search(ABOUT_CONTENT, message, re.I)):
             return APIError(said)
         advice = advice.format(self._prefix, url, told(headers.get("Location", "nowhere")))
         return (FatalAPIError if status == 402 else WrongSetting)(f"{said}: {advice}")
@@ -181,10 +192,8 @@ class Exchange:
     def _broken(self, error: Exception, late: float) -> Exception:
         """Sorts an exchange that ended without a whole response."""
         host, inner = self._host, _innermost(error)
-        said = re.sub(
-            r"^\w+\(host=.*?\): |\[Errno -?\d+\] |Failed to .* connection: ", "", str(inner)
-        )
-        why = told(self._scrub(said or type(inner).__name__))
+        noise = r"^\w+\(host=.*?\): |\[Errno -?\d+\] |Failed to .* connection: "
+        why = told(self._scrub(re.sub(noise, "", str(inner)) or type(inner).__name__))
         if isinstance(error, ValueError):
             names = PROXY if self._proxies else f"{self._prefix}BASE_URL is one"
             instead = "pip install PySocks" if "SOCKS support" in why else why
@@ -193,8 +202,7 @@ class Exchange:
             return MayPass(f"no connection to {host} within {CONNECT_SECONDS:g} s", setup=True)
         if late:
             named = " (NEBIUS_TIMEOUT)" * (late != CONNECT_SECONDS)
-            what = f"no whole answer from {host} within {late:g} s{named}"
-            return MayPass(what, late=True)
+            return MayPass(f"no whole answer from {host} within {late:g} s{named}", late=True)
         if "WRONG_VERSION_NUMBER" in why:
             why = f"it does not seem to speak https: begin {self._prefix}BASE_URL with http://"
         unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
@@ -206,10 +214,7 @@ class Exchange:
 def _read_body(response: requests.Response, ends: float) -> bytes:
     body = bytearray()
     sock = getattr(getattr(response.raw, "connection", None), "sock", None)
-    while True:
-        left = ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer's time is over")
+    while (left := ends - time.monotonic()) > 0:
         if sock is not None:
             sock.settimeout(left)
         chunk = response.raw.read1(65536, decode_content=True)
@@ -218,29 +223,7 @@ def _read_body(response: requests.Response, ends: float) -> bytes:
             return bytes(body)
         if len(body) > MAX_BYTES:
             raise Unusable(f"the answer is larger than {MAX_BYTES // 1_000_000} MB")
-
-
-# What an `error` object's code says where it says more than the status.
-CODES = {
-    **{"insufficient_quota": 402, "invalid_api_key": 401, "model_not_found": 404},
-    **{"rate_limit_exceeded": 429, "context_length_exceeded": 400},
-}
-ADVICE = {
-    401: "check {0}API_KEY",
-    402: "add credit, then start the same command again: everything so far is kept",
-    403: "{0}API_KEY is not allowed this: check the key and its project",
-    407: "check the name and password in HTTPS_PROXY",
-    300: "{1} redirects to {2}: correct {0}BASE_URL",
-    **dict.fromkeys((404, 405, 410), "{1} is not the API: correct {0}BASE_URL"),
-}
-PROXY = "HTTPS_PROXY or ALL_PROXY names a proxy"
-NOT_JSON = "the answer is not whole JSON"
-UNKNOWN_MODEL = re.compile(
-    r"(?is)not a valid model|unknown model|no endpoints|\bmodel\b.{0,200}(does not exist|not found)"
-)
-ABOUT_CONTENT = re.compile(
-    "(?i)content|moderat|flagged|polic(y|ies)|safety|harm|sensitive|inappropriate|jailbreak|prompt"
-)
+    raise TimeoutError("the answer's time is over")
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -254,10 +237,9 @@ def _innermost(error: BaseException) -> BaseException:
 def _message(text: str, data: Any) -> tuple[str, str]:
     """What a body that is no answer says, on one line, and its machine-readable code or ""."""
     if not isinstance(data, dict):
-        text = text[:8000].strip()
-        if title := re.search(r"(?is)<title[^>]*>(.*?)</title>", text):
-            return f"a web page, {told(html.unescape(title[1]))!r}", ""
-        return ("a web page" if text[:1] == "<" else told(text)), ""
+        title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text[:8000])
+        page = f"a web page, {told(html.unescape(title[1]))!r}" if title else "a web page"
+        return (page if text.lstrip()[:1] == "<" else told(text.strip())), ""
     error = error_in(data)
     inner = error if isinstance(error, dict) else data
     codes = [str(inner[name]) for name in ("code", "status", "type") if inner.get(name)]

@@ -1,7 +1,4 @@
-"""What a server tells of its models, and how each is asked: in full, until it refuses a part.
-
-Also the server: its exchanges, and who may begin one.
-"""
+"""A server: the models that it lists, how each is asked, and who may begin an exchange."""
 
 import re
 import time
@@ -89,9 +86,7 @@ class Server:
 
     def learn(self, body: Mapping[str, Any], error: Exception) -> str:
         """Leaves out from now on what a failure says is not taken; the line that tells it, once.
-
-        Raises the failure where it speaks of no part of the request.
-        """
+        Raises the failure where it speaks of no part of the request."""
         model, said, sent = body["model"], str(error), {*body, body["messages"][0]["role"]}
         refusing = REFUSING.search(said) and not isinstance(error, FatalAPIError)
         for part, (pattern, instead) in PARTS.items() if refusing else ():
@@ -105,9 +100,7 @@ class Server:
         self, body: Any = None, about: str = "", attempt: int = 1, bills: Iterable[Any] = ()
     ) -> Any:
         """The completion, when the gate lets it begin; without a body, the list of models.
-
-        `bills`: usages that a billed answer is added to. The gate learns how it went.
-        """
+        `bills`: the usages that a billed answer is added to."""
         model = body["model"] if body else ""
         turn = self.gate.enter(model, about)
         try:
@@ -138,12 +131,11 @@ class Server:
             return [f"no prices and limits: {error}"]
         entries = data.get("data") if isinstance(data, dict) else data
         for entry in map(as_object, entries if isinstance(entries, list) else ()):
-            name, pricing = entry.get("id"), as_object(entry.get("pricing"))
+            pricing, limits = (as_object(entry.get(n)) for n in ("pricing", "per_request_limits"))
             read, written = map(read_number, (pricing.get("prompt"), pricing.get("completion")))
             price = None if read is None or written is None else (read, written)
-            length = read_number(entry.get("context_length", entry.get("max_model_len")))
-            limit = as_object(entry.get("per_request_limits")).get("requests_per_minute")
-            if isinstance(name, str):
-                whole, limit = int(length) if length else None, read_number(limit)
-                self.listed[name] = ModelCheck(name, (), price, whole, limit)
+            length = int(read_number(entry.get("context_length", entry.get("max_model_len"))) or 0)
+            limit = read_number(limits.get("requests_per_minute"))
+            if isinstance(name := entry.get("id"), str):
+                self.listed[name] = ModelCheck(name, (), price, length or None, limit)
         return [] if self.listed else ["no prices and limits: the server lists no models"]
