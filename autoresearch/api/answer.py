@@ -73,6 +73,7 @@ def read_json(text: str) -> Any:
 
 
 def _read_lines(text: str) -> Any:
+    """The answer that events make up, None where it broke off; or JSON between other lines."""
     lines = [line.strip() for line in text.split("\n")]
     events = [line[5:].strip() for line in lines if line.startswith("data:")]
     chunks = [json.loads(event) for event in events if event != "[DONE]"]
@@ -150,8 +151,8 @@ def _text_of(content: Any) -> str:
     """The text of a message's content, without parts that hold reasoning."""
     if isinstance(content, list):
         parts = [as_object(part) or {"text": part} for part in content]
-        told = [p.get("text") for p in parts if not THOUGHT.search(str(p.get("type")))]
-        content = "".join(text for text in told if isinstance(text, str))
+        texts = [p.get("text") for p in parts if not THOUGHT.search(str(p.get("type")))]
+        content = "".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else ""
 
 
