@@ -5,32 +5,48 @@ cost for any length. A torn tail heals on opening; a file broken in any other wa
 never written.
 """
 
+import codecs
 import glob
 import itertools
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
+
 from autoresearch.files.record import Experiment, as_json, from_json
-from autoresearch.files.scan import DECODER, Scan, said
-from autoresearch.files.scan import ResultsError as ResultsError
 from autoresearch.text import mended
 
-STALE = 1.0  # seconds without a write after which a partial file is one that a kill left
+CHUNK = 1 << 20  # bytes of the file in memory at a time; a longer record takes as many as it needs
 TRIES = 20  # at catching up with a program that keeps changing the file
 UNKNOWN = (0, 0, 0, b"")  # no file looks so: what it lacks is put back before the next append
+
+RECORDS = msgspec.json.Decoder(list[Experiment])
+DECODER = json.JSONDecoder(parse_float=msgspec.json.decode, parse_constant=msgspec.json.decode)
+HEAD, CUT = b"[\n  {", b"\n  },"  # no string holds a bare line feed
+FIRST = re.compile(r"[ \t\r\n]*\[[ \t\r\n]*")
+NEXT = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
+HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")  # of a surrogate pair
+UTF8 = codecs.getincrementaldecoder("utf-8")
+MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
+WRONG = re.compile(r"(.*?) - at \$(?:\[\d+\])?\.?(.*)")
+
+
+class ResultsError(Exception):
+    """The file cannot be read, written or locked; it stands as it was before. Ends the run."""
 
 
 def load(path: Path) -> list[Experiment]:
     """Every whole experiment in the file; without a lock, so that it may run beside a run."""
     with _explained(path, "read"), suppress(FileNotFoundError), open(path, "rb") as file:
-        return list(Scan(file, path))
+        return _Scan(file, path).experiments
     return []
 
 
@@ -52,16 +68,6 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
         ) from error
 
 
-def _encoded(record: dict[str, Any]) -> bytes:
-    """The record in our layout; half a surrogate pair becomes U+FFFD."""
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    return mended(text).replace("\n", "\n  ").encode()
-
-
-def _in_list(before: bytes, records: Iterable[bytes]) -> bytes:
-    return before + b"\n  " + b",\n  ".join(records) + b"\n]\n"
-
-
 class Results(AbstractContextManager["Results"]):
     """results.json held under its lock, for one thread; a context manager.
 
@@ -76,7 +82,6 @@ class Results(AbstractContextManager["Results"]):
         self.experiments: list[Experiment] = []
         self.notices: list[str] = []
         self._path = path  # as given, for messages
-        self._rescue: Path | None = None
         # How we left the file, computed and not read back: device, inode, size and last bytes.
         self._left = UNKNOWN
         with _explained(path, "open"):
@@ -87,7 +92,8 @@ class Results(AbstractContextManager["Results"]):
             self._lock = FileLock(f"{self._file}.lock", thread_local=False)
             try:
                 self._lock.acquire(blocking=False)
-                _sweep(self._file, 0)  # what a killed run left; we hold the lock
+                _sweep(self._file)
+                self._rescue = self._unused(".rescued")
                 self.experiments = self._load()
             except Timeout as error:  # also where the folder has no room for the lock
                 there = os.path.exists(self._lock.lock_file)
@@ -98,13 +104,8 @@ class Results(AbstractContextManager["Results"]):
                 raise
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        try:
+        with closing(self), suppress(*[ResultsError] * bool(error)):  # the first one is told
             self.catch_up()
-        except ResultsError:
-            if error is None:
-                raise
-        finally:
-            self.close()
 
     def close(self) -> None:
         """Release the lock. Harmless when closed before."""
@@ -131,7 +132,7 @@ class Results(AbstractContextManager["Results"]):
         """The record as it will stand there; refused now if it could not be read back."""
         try:
             record = _encoded(as_json(experiment))
-            from_json(DECODER.decode(record.decode()))
+            from_json(json.loads(record))
         except (TypeError, ValueError, RecursionError) as error:
             what = f"experiment {experiment.iteration} cannot be written to {self._path}"
             raise ResultsError(f"{what}: {said(error)}") from error
@@ -142,27 +143,26 @@ class Results(AbstractContextManager["Results"]):
         if not self._file.exists():
             write_whole(self._file, [b"[]\n"])
         with open(self._file, "r+b", buffering=0) as file:
-            scan = Scan(file, self._path)
-            experiments = list(scan)
-            foreign = (e.extra and e == Experiment(None, extra=e.extra) for e in experiments)
-            if experiments and all(foreign):
+            scan = _Scan(file, self._path)
+            found = scan.experiments
+            if found and all(e.extra and e == Experiment(None, extra=e.extra) for e in found):
                 raise ResultsError(f"{self._path} holds no experiments; name another by --results")
-            end, whole = (b"\n]\n", scan.at) if experiments else (b"[]\n", 0)
+            end, whole = (b"\n]\n", scan.at) if found else (b"[]\n", 0)
             if scan.torn:
                 file.seek(whole)
-                kept = f"whole experiments kept: {len(experiments)}"
+                kept = f"whole experiments kept: {len(found)}"
                 if cut := file.read():
                     aside = self._unused(".torn")
                     write_whole(aside, [cut], like=self._file)
                     kept += f"; the {len(cut)} bytes after them are in {aside}"
                 self.notices.append(f"{self._path} was cut off and is mended; {kept}")
-            if scan.mendable and not scan.ours:
+            if scan.mendable and scan.rest != end:
                 file.truncate(whole)
                 _overwrite(file, whole, end)
-            status, tail = os.fstat(file.fileno()), b"}" * bool(experiments) + end
+            status, tail = os.fstat(file.fileno()), b"}" * bool(found) + end
         self._left = status.st_dev, status.st_ino, whole + len(end), tail
         if scan.mendable:
-            return experiments
+            return found
         # All at once: a crash leaves the old layout or ours.
         records = json.loads(self._file.read_bytes()[:whole].decode("utf-8-sig") + "]")
         write_whole(self._file, [_in_list(b"[", map(_encoded, records))])
@@ -193,16 +193,14 @@ class Results(AbstractContextManager["Results"]):
             raise ResultsError(f"{what} again and again; stop that one")
         except Exception as error:
             self._left = UNKNOWN
-            self._rescue = self._rescue or self._unused(".rescued")
-            safe = f"are in {self._rescue}"
+            safe = f"all {len(self.experiments)} experiments up to now are in {self._rescue}"
             try:
                 records = _in_list(b"[", map(self._checked, self.experiments))
                 write_whole(self._rescue, [records], like=self._file)
             except OSError as another:
-                safe = f"could not be saved in {self._rescue}: {reason(another)}"
+                safe = f"{self._rescue} cannot be written: {reason(another)}"
             why = f"{self._file}: {reason(error)}" if isinstance(error, OSError) else error
-            count = f"all {len(self.experiments)} experiments up to now"
-            raise ResultsError(f"{why}; {what} in mid-run, and {count} {safe}") from error
+            raise ResultsError(f"{why}; {what} in mid-run, and {safe}") from error
 
     def _write(self, *records: bytes) -> bool:
         """Append these, or none; False if another program changed the file before or meanwhile."""
@@ -210,7 +208,7 @@ class Results(AbstractContextManager["Results"]):
             return False
         with _explained(self._path, "append to"), open(self._file, "r+b", buffering=0) as file:
             status, (device, inode, size, tail) = os.fstat(file.fileno()), self._left
-            file.seek(max(size - len(tail), 0))
+            file.seek(size - len(tail))
             there = status.st_dev, status.st_ino, status.st_size, file.read(len(tail) + 1)
             if there != self._left or not records:
                 return there == self._left
@@ -227,6 +225,16 @@ class Results(AbstractContextManager["Results"]):
                 ) from error
             self._left = device, inode, size - 3 + len(added), tail[:-3][-1:] + added
         return self._write()
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    """The record in our layout; half a surrogate pair becomes U+FFFD."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    return mended(text).replace("\n", "\n  ").encode()
+
+
+def _in_list(before: bytes, records: Iterable[bytes]) -> bytes:
+    return before + b"\n  " + b",\n  ".join(records) + b"\n]\n"
 
 
 def _lacking(ours: list[Experiment], there: list[Experiment]) -> list[Experiment]:
@@ -256,29 +264,127 @@ def write_whole(path: Path, parts: Iterable[bytes | str], like: Path | None = No
 
     It keeps the permissions of the one before, or of `like`; what killed tries left is removed.
     """
-    _sweep(path, STALE)
+    _sweep(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
-    with open(partial, "xb") as file:  # never through a link that somebody planted
-        try:
+    try:
+        with open(partial, "xb") as file:  # never through a link that somebody planted
             with suppress(FileNotFoundError):
                 os.chmod(partial, (like or path).stat().st_mode & 0o7777)
             file.writelines(p if isinstance(p, bytes) else mended(p).encode() for p in parts)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     if os.name != "nt":  # make the name itself last; Windows has no such call and needs none
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
 
 
-def _sweep(path: Path, age: float) -> None:
-    """Remove partial files of this one into which nothing was written for `age` seconds."""
+def _sweep(path: Path) -> None:
+    """Remove partial files of this one that a kill left: no write for a second tells them."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         with suppress(OSError):
-            if time.time() - partial.lstat().st_mtime >= age:
+            if time.time() - partial.lstat().st_mtime > 1:
                 partial.unlink()
+
+
+class _Scan:
+    """An open file's records in pieces: our layout a piece at once, all else record by record.
+
+    The last whole one of the `experiments` ends `at`; behind it a `torn` file has a tail.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path = file, path
+        end = file.seek(0, os.SEEK_END)  # fixed now: another process may be appending
+        file.seek(0)
+        head = file.read(len(HEAD))
+        self.at = len(codecs.BOM_UTF8) * head.startswith(codecs.BOM_UTF8)
+        self.rest = b""  # what has been read and follows `at`
+        self.experiments: list[Experiment] = []
+        file.seek(self.at)
+        # Twice as much each time, or a long record would be decoded over and over again.
+        while chunk := file.read(min(CHUNK + len(self.rest), end - file.tell())):
+            self.rest += chunk
+            for taken in (self._at_once, self._one_by_one):
+                length = taken()
+                self.at, self.rest = self.at + length, self.rest[length:]
+        self.torn = self._is_torn()
+        self.mendable = head == HEAD or not self.experiments  # by another end alone
+
+    def _at_once(self) -> int:
+        """Takes the whole records at hand, unless msgspec finds anything odd about them."""
+        end = self.rest.rfind(CUT) + len(CUT) - 1
+        if end >= len(CUT) and self.rest[:1] == (b"," if self.experiments else b"["):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self.experiments += RECORDS.decode(b"[" + self.rest[1:end] + b"]")
+                return end
+        return 0
+
+    def _one_by_one(self) -> int:
+        try:
+            text, end = UTF8().decode(self.rest), 0  # as far as it has whole characters
+        except UnicodeDecodeError as error:
+            raise self._broken("invalid UTF-8", error.start) from error
+        while (gap := self._gap(text, end)) and text.startswith("{", gap.end()):
+            try:
+                data, stop = DECODER.raw_decode(text, gap.end())
+            except (ValueError, RecursionError):  # cut off or broken: asked when all is read
+                break
+            if "\\u" in text[gap.end() : stop]:
+                data = json.loads(mended(json.dumps(data, ensure_ascii=False)))
+            try:
+                self.experiments.append(from_json(data))
+            except ValueError as error:
+                problem = f"record {len(self.experiments) + 1}: {said(error)}"
+                raise self._broken(problem, len(text[: gap.end()].encode())) from error
+            end = stop
+        return len(text[:end].encode())
+
+    def _gap(self, text: str, at: int = 0) -> re.Match[str] | None:
+        return (NEXT if self.experiments else FIRST).match(text, at)
+
+    def _is_torn(self) -> bool:
+        """Whether the rest is no end, but more text could make one; a ResultsError if not."""
+        rest = self.rest.rstrip(b"\0")  # which a power cut leaves at the end of a file
+        if b"".join(rest.split()) in ((b"]",) if self.experiments else (b"", b"[]")):
+            return rest != self.rest
+        text, before = UTF8().decode(rest), "[{}" * bool(self.experiments)  # for the records
+        # A number or a half of a surrogate pair may have been cut.
+        asked = (before + HALF.sub(r"\\ufffd", text)).rstrip("+-.eE")
+        gap = self._gap(text)
+        problem = "must be an object, { ... }" if gap else "the file must hold a list"
+        place = gap.end() if gap else 0
+        try:
+            msgspec.json.decode(asked)
+        except RecursionError:
+            problem = "nested too deeply"
+        except msgspec.DecodeError as error:
+            problem = said(error)
+            if problem == "Input data was truncated":
+                return True
+            if found := MALFORMED.fullmatch(problem):
+                problem, place = found[1], int(found[2]) - len(before)
+                place -= problem == "trailing characters"
+        raise self._broken(f"record {len(self.experiments) + 1}: " * bool(gap) + problem, place)
+
+    def _broken(self, problem: str, offset: int) -> ResultsError:
+        self._file.seek(0)
+        before = self._file.read(self.at + offset).removeprefix(codecs.BOM_UTF8)
+        line = before.count(b"\n") + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+        return ResultsError(
+            f"{self._path}:{line}:{column}: {problem}; nothing was changed: "
+            f"correct line {line}, column {column}, or move the file away to start afresh"
+        )
+
+
+def said(error: Exception) -> str:
+    """msgspec's words in ours: "trials[0].score: expected float, got str"."""
+    what = str(error).replace("`", "").replace("[...]", "")
+    if found := WRONG.fullmatch(what):
+        what = f"{found[2]}: {found[1][0].lower()}{found[1][1:]}".removeprefix(": ")
+    return what
