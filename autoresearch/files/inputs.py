@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from autoresearch.text import mended, short
 
@@ -16,7 +16,6 @@ ARROW = re.compile(r"(?:^|(?<=\s))=>(?=\s|$)")
 PLACEHOLDER = re.compile(r"\{(input|expected)\}")
 FILE = re.compile(r"file:\s*(\S.*?\.(?:csv|jsonl?))\s*(?:\((.*)\))?", re.IGNORECASE)
 COLUMN = re.compile(r"(?:^|,)\s*(input|expected)\s*:\s*([^\s,][^,]*?)\s*(?=,|$)")
-SEPARATOR = re.compile(r"\Asep=.(?=\n)", re.IGNORECASE)  # as Excel writes it
 
 
 class ProgramError(Exception):
@@ -29,14 +28,6 @@ class Input:
 
     text: str
     expected: str | None = None
-
-
-class Line(NamedTuple):
-    """A line, or a list item, with its address; `fenced` when it stands inside a code block."""
-
-    where: str
-    text: str
-    fenced: bool = False
 
 
 Row = tuple[str, Input]  # with its address
@@ -67,39 +58,36 @@ def read_text(path: Path, named: str = "") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_input(item: Line, folder: Path) -> list[Row]:
+def read_input(where: str, item: str, folder: Path) -> list[Row]:
     r"""The rows of `file: name.csv`, relative to `folder`; else the item itself.
 
     It is split at the last ` => ` outside of `code`; `\=>` and `\file:` belong to the text.
     """
-    if named := FILE.fullmatch(item.text):
+    if named := FILE.fullmatch(item):
         path, remark = folder / named[1], (named[2] or "").casefold()
         columns = {"input": "input", "expected": "expected", **dict(COLUMN.findall(remark))}
         if COLUMN.sub("", remark):
             what = f"(input: column, expected: column), found ({short(remark)})"
-            raise ProgramError(f"{item.where}: expected {what}")
-        text, table = read_text(path, item.where), path.suffix.lower() == ".csv"
+            raise ProgramError(f"{where}: expected {what}")
+        text, table = read_text(path, where), path.suffix.lower() == ".csv"
         found = csv_rows(path, text, columns["input"]) if table else json_rows(path, text)
-        if rows := [(where, row_input(where, row, columns)) for where, row in found]:
+        if rows := [(row, row_input(row, cells, columns)) for row, cells in found]:
             return rows
-        raise ProgramError(f"{path}: no inputs (named at {item.where})")
-    text = item.text[1:] if item.text.lower().startswith(r"\file:") else item.text
-    expected = None
+        raise ProgramError(f"{path}: no inputs (named at {where})")
+    text, expected = re.sub(r"(?i)^\\(?=file:)", "", item), None
     if arrows := list(ARROW.finditer(CODE.sub(lambda code: "x" * len(code[0]), text))):
         text, expected = text[: arrows[-1].start()].strip(), text[arrows[-1].end() :].strip()
         expected = expected.replace(r"\=>", "=>")
-    elif item.text.startswith("file:"):
-        raise ProgramError(
-            f"{item.where}: expected a .csv, .json or .jsonl file, found '{short(text)}'"
-        )
+    elif item.startswith("file:"):
+        raise ProgramError(f"{where}: expected a .csv, .json or .jsonl file, found '{short(text)}'")
     if "" in (text, expected):
-        raise ProgramError(f"{item.where}: expected 'input => expected answer' on both sides of =>")
-    return [(item.where, Input(text.replace(r"\=>", "=>"), expected))]
+        raise ProgramError(f"{where}: expected 'input => expected answer' on both sides of =>")
+    return [(where, Input(text.replace(r"\=>", "=>"), expected))]
 
 
 def csv_rows(path: Path, text: str, wanted: str) -> Iterator[tuple[str, Cells]]:
     """The rows below the header, whatever parts its cells; a row without a word is none."""
-    text = SEPARATOR.sub("", text)
+    text = re.sub(r"(?i)^sep=.(?=\n)", "", text)  # as Excel writes it
     cell = rf'(?:^|([,;\t|]))[ "]*{re.escape(wanted)}[ "]*(?:([,;\t|])|$)'
     parted = re.search(cell, text.casefold(), re.MULTILINE)
     delimiter = parted and (parted[1] or parted[2]) or "\x1f"  # none, where there is one column

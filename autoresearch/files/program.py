@@ -6,11 +6,10 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
 
-from autoresearch.files.inputs import CODE, Input, Line, ProgramError, Row, read_input, read_text
+from autoresearch.files.inputs import CODE, Input, ProgramError, Row, read_input, read_text
 from autoresearch.text import nearest, short, unknown
 
 SECTIONS = ("Goal", "Task", "Inputs", "Held-out inputs", "Criteria", "Baseline")
@@ -31,9 +30,6 @@ MARK = (  # a placeholder, elsewhere
 )
 SPELLED = re.compile(rf"(?<![\\{{$\[]){MARK}")
 ASKED = re.compile(rf"\\({MARK})|\{{input\}}")
-
-HOLD_OUT = 12  # labelled inputs, from which a third is set aside
-EXAMPLES = 20  # labelled inputs for the search, from which a tenth, at least 5, is a pool
 
 
 @dataclass(frozen=True)
@@ -94,24 +90,21 @@ class Program:
         goal, answers = self.goal * self.judged_by_goal, self._answers() if judge else {}
         held_out = set() if self.set_aside else set(self.held_out)
         texts = [i.text for i in self.rows if i not in held_out] or [""]
-        before = fingerprint([self.task, texts, model, temperature, [goal, answers]])
-        digests = [before, fingerprint([self.task, model, temperature, goal])]
-        for answer in answers.items():
-            digests.append(fingerprint([digests[-1], answer]))
-        return digests
+        before = fingerprint(self.task, texts, model, temperature, [goal, answers])
+        now = fingerprint(self.task, model, temperature, goal)
+        return [before, *accumulate(answers.items(), fingerprint, initial=now)]
 
     def criteria_digest(self) -> str:
         """12 hex digits over how it was scored: criteria, expected answers, a judged goal."""
-        criteria = sorted(
-            (c.kind, c.argument, c.weight, *[c.source] * bool(c.source)) for c in self.criteria
-        )
-        return fingerprint([criteria, self._answers(), self.goal * self.judged_by_goal])
+        facts = [(c.kind, c.argument, c.weight, *filter(None, [c.source])) for c in self.criteria]
+        return fingerprint(sorted(facts), self._answers(), self.goal * self.judged_by_goal)
 
     def _answers(self) -> dict[str, str]:
         return {i.text: i.expected for i in self.rows if i.expected is not None}
 
 
 Inputs = list[Input]
+Line = tuple[str, str]  # its address, "program.md:12", and its text
 Sections = dict[str, list[Line]]  # name -> its lines, the first one that of the heading
 
 
@@ -120,24 +113,24 @@ def load_program(path: Path) -> Program:
     text = read_text(path)
     sections = split_sections(str(path), text)
     listed = (items_under(heading, sections) for heading in ("Inputs", "Held-out inputs"))
-    rows = ([row for item in items for row in read_input(item, path.parent)] for items in listed)
-    (inputs, held_out), repeats = without_repeats(*rows)
-    every = (*held_out, *inputs)
+    parts = ([row for item in items for row in read_input(*item, path.parent)] for items in listed)
+    (inputs, held_out), repeats = without_repeats(*parts)
+    rows = (*held_out, *inputs)
     if by_us := "Held-out inputs" not in sections:
-        inputs, held_out = set_apart(inputs, HOLD_OUT, 1 / 3, 2, "held out")
-    inputs, pool = set_apart(inputs, EXAMPLES, 1 / 10, 5, "pool")
+        inputs, held_out = set_apart(inputs, 12, 1 / 3, 2, "held out")
+    inputs, pool = set_apart(inputs, 20, 1 / 10, 5, "pool")
     program = Program(
-        goal=prose(sections.get("Goal")),
-        task=unfenced(prose(sections.get("Task"))),
+        goal=prose(sections["Goal"]),
+        task=unfenced(prose(sections.get("Task", []))),
         inputs=tuple(inputs) or (Input(""),),
         held_out=tuple(held_out),
-        criteria=tuple(read_criterion(i, path.parent) for i in items_under("Criteria", sections)),
-        baseline=unfenced(prose(sections.get("Baseline"))),
+        criteria=tuple(read_criterion(*i, path.parent) for i in items_under("Criteria", sections)),
+        baseline=unfenced(prose(sections.get("Baseline", []))),
         text=text,
         name=path.name,
         pool=tuple(pool),
         set_aside=len(held_out) * by_us,
-        rows=every,
+        rows=rows,
     )
     return replace(program, notices=(*repeats, *look_over(program, str(path), sections)))
 
@@ -163,17 +156,16 @@ def without_repeats(*parts: list[Row]) -> tuple[list[Inputs], list[str]]:
 def set_apart(inputs: Inputs, enough: int, share: float, least: int, salt: str) -> list[Inputs]:
     """[the others, a share of the labelled inputs if they are enough], by a hash of each: rows that
     are added move none of those that were among the others before."""
-
-    def drawn(given: Input) -> float:
-        return int(hashlib.sha256(f"{salt}{given.text}".encode()).hexdigest()[:16], 16) / 2**64
-
-    order = sorted((i for i in inputs if i.expected is not None), key=drawn)
-    chosen = {i for n, i in enumerate(order) if n < least or drawn(i) < share}
-    chosen = chosen if len(order) >= enough else set()
+    labelled = [i for i in inputs if i.expected is not None]
+    hashes = [hashlib.sha256(f"{salt}{i.text}".encode()).hexdigest() for i in labelled]
+    order = enumerate(sorted(zip(hashes, labelled, strict=True)))
+    chosen = {i for n, (h, i) in order if n < least or int(h[:16], 16) / 2**64 < share}
+    if len(labelled) < enough:
+        return [inputs, []]
     return [[i for i in inputs if i not in chosen], [i for i in inputs if i in chosen]]
 
 
-def fingerprint(facts: Any) -> str:
+def fingerprint(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -181,34 +173,33 @@ def split_sections(name: str, text: str) -> Sections:
     """Text above the first heading, a title too, belongs to the goal."""
     known = {section.casefold().replace("-", " "): section for section in SECTIONS}
     sections: Sections = {}
-    preamble: list[Line] = []
-    lines = preamble
-    for line in visible_lines(name, text):
-        heading = None if line.fenced else HEADING.match(line.text)
-        said = heading[3].rstrip(" \t#:") if heading else ""
+    lines: list[Line] = []
+    preamble = lines
+    for where, line in visible_lines(name, text):
+        heading = HEADING.match(line)
+        hashes, blank, said = heading.groups() if heading else ("", "", "")
+        said = said.rstrip(" \t#:")
         title, _, word = said.partition(":")
         section = known.get(" ".join(title.casefold().replace("-", " ").split()))
-        if heading is None or not (heading[2] or section):
-            lines.append(line)
-        elif not heading[2]:
-            raise ProgramError(f"{line.where}: a blank is missing: write '{heading[1]} {title}'")
-        elif not (section or sections or heading[1] == "##" or nearest(said, SECTIONS)):
-            lines.append(line)
+        if not (section or blank and (sections or hashes == "##" or nearest(said, SECTIONS))):
+            lines.append((where, line))
+        elif not blank:
+            raise ProgramError(f"{where}: a blank is missing: write '{hashes} {title}'")
         elif section is None or word.strip() not in ("", "none"):
-            raise ProgramError(f"{line.where}: unknown section {unknown(said, SECTIONS)}")
+            raise ProgramError(f"{where}: unknown section {unknown(said, SECTIONS)}")
         elif section in sections:
-            first = sections[section][0].where
-            raise ProgramError(f"{line.where}: section '{section}' stands already at {first}")
+            first = sections[section][0][0]
+            raise ProgramError(f"{where}: section '{section}' stands already at {first}")
         else:
-            sections[section] = lines = [Line(line.where, word)]
+            sections[section] = lines = [(where, word)]
     return sections | {"Goal": preamble + sections.get("Goal", [])[1:]}
 
 
 def visible_lines(name: str, text: str) -> Iterator[Line]:
-    """The lines without HTML comments; a comment inside a code block is text."""
+    r"""The lines without HTML comments; in a code block such are text, and lines begin with \0."""
 
     def marked(found: re.Match[str]) -> str:
-        """Lines in a block begin with \\0; where a comment was stands \\0\\0: no text has these."""
+        """Where a comment was stands \0\0, since no text has these."""
         fence, comment = found["fence"], found["comment"]
         if "" in (found["never"], found["open"]):
             line = text.count("\n", 0, found.start()) + 1
@@ -220,11 +211,11 @@ def visible_lines(name: str, text: str) -> Iterator[Line]:
     for number, line in enumerate(APART.sub(marked, text).split("\n"), 1):
         shown = line.replace("\0\0", "")
         if shown.strip() or shown == line:
-            yield Line(f"{name}:{number}", shown.lstrip("\0"), fenced=shown[:1] == "\0")
+            yield f"{name}:{number}", shown
 
 
-def prose(section: list[Line] | None) -> str:
-    return "\n".join(line.text for line in section or ()).strip()
+def prose(section: list[Line]) -> str:
+    return "\n".join(line for _, line in section).replace("\0", "").strip()
 
 
 def unfenced(text: str) -> str:
@@ -237,50 +228,49 @@ def unfenced(text: str) -> str:
 def items_under(heading: str, sections: Sections) -> Iterator[Line]:
     """The list items under a heading, each at its first line; none where it says `none`."""
     section = sections.get(heading, [])
-    items: list[list[Line]] = []
+    said = prose(section).casefold()
+    if section and not said:
+        raise ProgramError(f"{section[0][0]}: nothing under ## {heading}; write '- none'")
+    items: list[list[str]] = []  # of each its address and its lines
     inner = 0  # column from which a list item is text of the one above
-    for line in section if prose(section).casefold() not in ("none", "- none") else ():
-        found = None if line.fenced else ITEM.match(line.text)
+    for where, line in section if said not in ("none", "- none") else ():
+        found = ITEM.match(line)
         if found and (not items or len(found[1]) < inner):
             inner = found.start(2)
-            items.append([line._replace(text=found[2])])
-        elif items and (line.fenced or not line.text.strip() or line.text[0].isspace()):
-            items[-1].append(line)
-        elif line.text.strip():
+            items.append([where, found[2]])
+        elif items and re.match(r"\0|\s|$", line):
+            items[-1].append(line.removeprefix("\0"))
+        elif line.strip():
             raise ProgramError(
-                f"{line.where}: expected a list item such as '- text', found '{short(line.text)}'"
+                f"{where}: expected a list item such as '- text', found '{short(line)}'"
                 " (indent a line that continues the item above)"
             )
-    if section and not (items or prose(section)):
-        raise ProgramError(f"{section[0].where}: nothing under ## {heading}; write '- none'")
-    for first, *rest in items:
-        more = textwrap.dedent("\n".join(line.text for line in rest))
-        text = f"{first.text}\n{more}".strip()
+    for where, first, *more in items:
+        text = (first + "\n" + textwrap.dedent("\n".join(more))).strip()
         if not text:
-            raise ProgramError(f"{first.where}: expected text after the list marker, found none")
-        yield Line(first.where, text)
+            raise ProgramError(f"{where}: expected text after the list marker, found none")
+        yield where, text
 
 
-def read_criterion(item: Line, folder: Path) -> Criterion:
+def read_criterion(where: str, text: str, folder: Path) -> Criterion:
     """Reads `kind: argument` or `kind (weight 2): argument`."""
-    found = CRITERION.fullmatch(item.text)
+    found = CRITERION.fullmatch(text)
     if not found:
         raise ProgramError(
-            f"{item.where}: expected 'kind: argument' or 'kind (weight 2): argument'; a model can"
-            f" judge it: '- judge: {short(item.text)}'"
+            f"{where}: expected 'kind: argument' or 'kind (weight 2): argument'; a model can"
+            f" judge it: '- judge: {short(text)}'"
         )
-    kind, remark, argument = found[1].lower(), found[2], found[3].strip()
+    kind, remark, argument = found[1].lower(), found[2], found[3]
     if not argument:
-        raise ProgramError(f"{item.where}: nothing after '{kind}:'")
+        raise ProgramError(f"{where}: nothing after '{kind}:'")
     given = WEIGHT.fullmatch("weight 1" if remark is None else remark.strip())
     weight = float(given[1]) if given else 0.0
     if not 1e-6 <= weight <= 1e6:  # so that sums of weights stay exact enough
         what = f"a positive number, as in (weight 2), found ({short(remark)})"
-        raise ProgramError(f"{item.where}: expected {what}")
+        raise ProgramError(f"{where}: expected {what}")
     file = argument.rpartition(":")[0].strip()
     own = kind == "python" and file.endswith(".py")
-    source = read_text(folder / file, item.where) if own else ""
-    return Criterion(kind, argument, weight, item.where, source)
+    return Criterion(kind, argument, weight, where, read_text(folder / file, where) if own else "")
 
 
 def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
@@ -289,7 +279,7 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
         raise ProgramError(f"{path}: no goal; say what you want under '# Goal' at the top")
     if not program.task:
         raise ProgramError(f"{path}: no task; write what the model is asked under '## Task'")
-    where = sections["Task"][0].where
+    where = sections["Task"][0][0]
     if "{expected}" in ASKED.sub("", program.task):
         raise ProgramError(f"{where}: {{expected}} in the task would give the answer away")
     if "Inputs" not in sections and (program.asks_in_place or program.held_out):

@@ -25,18 +25,14 @@ from autoresearch.files.record import Experiment, as_json, from_json
 from autoresearch.text import mended
 
 CHUNK = 1 << 20  # bytes of the file in memory at a time; a longer record takes as many as it needs
-TRIES = 20  # at catching up with a program that keeps changing the file
 UNKNOWN = (0, 0, 0, b"")  # no file looks so: what it lacks is put back before the next append
 
 RECORDS = msgspec.json.Decoder(list[Experiment])
 DECODER = json.JSONDecoder(parse_float=msgspec.json.decode, parse_constant=msgspec.json.decode)
 HEAD, CUT = b"[\n  {", b"\n  },"  # no string holds a bare line feed
-FIRST = re.compile(r"[ \t\r\n]*\[[ \t\r\n]*")
-NEXT = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
+GAPS = [re.compile(rf"[ \t\r\n]*{mark}[ \t\r\n]*") for mark in (r"\[", ",")]  # the first, others
 HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")  # of a surrogate pair
-UTF8 = codecs.getincrementaldecoder("utf-8")
-MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
-WRONG = re.compile(r"(.*?) - at \$(?:\[\d+\])?\.?(.*)")
+MALFORMED = re.compile(r"json is malformed: (.*) \(byte (\d+)\)")
 
 
 class ResultsError(Exception):
@@ -46,7 +42,7 @@ class ResultsError(Exception):
 def load(path: Path) -> list[Experiment]:
     """Every whole experiment in the file; without a lock, so that it may run beside a run."""
     with _explained(path, "read"), suppress(FileNotFoundError), open(path, "rb") as file:
-        return _Scan(file, path).experiments
+        return _Scan(file, path).found
     return []
 
 
@@ -71,8 +67,7 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
 class Results(AbstractContextManager["Results"]):
     """results.json held under its lock, for one thread; a context manager.
 
-    `experiments` is what the file holds. `notices` tells in one line each what was healed or
-    rewritten, on opening and, when another program changes the file in mid-run, later.
+    `experiments` is what the file holds, `notices` what was healed or rewritten, a line each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,10 +105,8 @@ class Results(AbstractContextManager["Results"]):
     def close(self) -> None:
         """Release the lock. Harmless when closed before."""
         if self._lock.is_locked:
-            # Safe before the release alone: a process that has it open sees that it has no name
-            # any more. Windows refuses, and there the release deletes it.
-            with suppress(OSError):
-                os.unlink(self._lock.lock_file)
+            with suppress(OSError):  # Windows refuses, and there the release does it
+                os.unlink(self._lock.lock_file)  # after the release it may be another's
             self._lock.release()
 
     def append(self, experiment: Experiment) -> None:
@@ -144,7 +137,7 @@ class Results(AbstractContextManager["Results"]):
             write_whole(self._file, [b"[]\n"])
         with open(self._file, "r+b", buffering=0) as file:
             scan = _Scan(file, self._path)
-            found = scan.experiments
+            found = scan.found
             if found and all(e.extra and e == Experiment(None, extra=e.extra) for e in found):
                 raise ResultsError(f"{self._path} holds no experiments; name another by --results")
             end, whole = (b"\n]\n", scan.at) if found else (b"[]\n", 0)
@@ -175,14 +168,10 @@ class Results(AbstractContextManager["Results"]):
         return next(p for p in map(self._file.with_name, names) if not os.path.lexists(p))
 
     def _put_back(self) -> None:
-        """Another program changed the file: take its version, and add what that lacks of ours.
-
-        A checkout that puts `[]` back must not cost the nights before this one either. A file that
-        is not ours to touch is left alone, once what we hold is safe beside it.
-        """
+        """Take another program's version, and add what it lacks; or rescue all that we hold."""
         what = f"{self._path} was changed by another program"
         try:
-            for _ in range(TRIES):
+            for _ in range(20):  # the other program may go on
                 there = self._load()
                 lost = _lacking(self.experiments, there)
                 if self._write(*map(self._checked, lost)):
@@ -294,7 +283,7 @@ def _sweep(path: Path) -> None:
 class _Scan:
     """An open file's records in pieces: our layout a piece at once, all else record by record.
 
-    The last whole one of the `experiments` ends `at`; behind it a `torn` file has a tail.
+    The last whole one of the `found` ends `at`; behind it a `torn` file has a tail.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -304,7 +293,7 @@ class _Scan:
         head = file.read(len(HEAD))
         self.at = len(codecs.BOM_UTF8) * head.startswith(codecs.BOM_UTF8)
         self.rest = b""  # what has been read and follows `at`
-        self.experiments: list[Experiment] = []
+        self.found: list[Experiment] = []
         file.seek(self.at)
         # Twice as much each time, or a long record would be decoded over and over again.
         while chunk := file.read(min(CHUNK + len(self.rest), end - file.tell())):
@@ -313,23 +302,24 @@ class _Scan:
                 length = taken()
                 self.at, self.rest = self.at + length, self.rest[length:]
         self.torn = self._is_torn()
-        self.mendable = head == HEAD or not self.experiments  # by another end alone
+        self.mendable = head == HEAD or not self.found  # by another end alone
 
     def _at_once(self) -> int:
         """Takes the whole records at hand, unless msgspec finds anything odd about them."""
         end = self.rest.rfind(CUT) + len(CUT) - 1
-        if end >= len(CUT) and self.rest[:1] == (b"," if self.experiments else b"["):
+        if end >= len(CUT) and self.rest[:1] == (b"," if self.found else b"["):
             with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self.experiments += RECORDS.decode(b"[" + self.rest[1:end] + b"]")
+                self.found += RECORDS.decode(b"[" + self.rest[1:end] + b"]")
                 return end
         return 0
 
     def _one_by_one(self) -> int:
         try:
-            text, end = UTF8().decode(self.rest), 0  # as far as it has whole characters
+            text, _ = codecs.utf_8_decode(self.rest.rstrip(b"\0"))  # whole characters of it
         except UnicodeDecodeError as error:
             raise self._broken("invalid UTF-8", error.start) from error
-        while (gap := self._gap(text, end)) and text.startswith("{", gap.end()):
+        end = 0
+        while (gap := GAPS[bool(self.found)].match(text, end)) and text.startswith("{", gap.end()):
             try:
                 data, stop = DECODER.raw_decode(text, gap.end())
             except (ValueError, RecursionError):  # cut off or broken: asked when all is read
@@ -337,25 +327,22 @@ class _Scan:
             if "\\u" in text[gap.end() : stop]:
                 data = json.loads(mended(json.dumps(data, ensure_ascii=False)))
             try:
-                self.experiments.append(from_json(data))
+                self.found.append(from_json(data))
             except ValueError as error:
-                problem = f"record {len(self.experiments) + 1}: {said(error)}"
+                problem = f"record {len(self.found) + 1}: {said(error)}"
                 raise self._broken(problem, len(text[: gap.end()].encode())) from error
             end = stop
         return len(text[:end].encode())
 
-    def _gap(self, text: str, at: int = 0) -> re.Match[str] | None:
-        return (NEXT if self.experiments else FIRST).match(text, at)
-
     def _is_torn(self) -> bool:
         """Whether the rest is no end, but more text could make one; a ResultsError if not."""
         rest = self.rest.rstrip(b"\0")  # which a power cut leaves at the end of a file
-        if b"".join(rest.split()) in ((b"]",) if self.experiments else (b"", b"[]")):
+        if b"".join(rest.split()) in ((b"]",) if self.found else (b"", b"[]")):
             return rest != self.rest
-        text, before = UTF8().decode(rest), "[{}" * bool(self.experiments)  # for the records
+        text, before = rest.decode("utf-8", "ignore"), "[{}" * bool(self.found)  # for the records
         # A number or a half of a surrogate pair may have been cut.
         asked = (before + HALF.sub(r"\\ufffd", text)).rstrip("+-.eE")
-        gap = self._gap(text)
+        gap = GAPS[bool(self.found)].match(text)
         problem = "must be an object, { ... }" if gap else "the file must hold a list"
         place = gap.end() if gap else 0
         try:
@@ -364,12 +351,12 @@ class _Scan:
             problem = "nested too deeply"
         except msgspec.DecodeError as error:
             problem = said(error)
-            if problem == "Input data was truncated":
+            if problem == "input data was truncated":
                 return True
             if found := MALFORMED.fullmatch(problem):
                 problem, place = found[1], int(found[2]) - len(before)
                 place -= problem == "trailing characters"
-        raise self._broken(f"record {len(self.experiments) + 1}: " * bool(gap) + problem, place)
+        raise self._broken(f"record {len(self.found) + 1}: " * bool(gap) + problem, place)
 
     def _broken(self, problem: str, offset: int) -> ResultsError:
         self._file.seek(0)
@@ -384,7 +371,6 @@ class _Scan:
 
 def said(error: Exception) -> str:
     """msgspec's words in ours: "trials[0].score: expected float, got str"."""
-    what = str(error).replace("`", "").replace("[...]", "")
-    if found := WRONG.fullmatch(what):
-        what = f"{found[2]}: {found[1][0].lower()}{found[1][1:]}".removeprefix(": ")
-    return what
+    text = str(error).replace("`", "").replace("[...]", "")
+    what, *where = re.split(r" - at \$(?:\[\d\])?\.?", text)
+    return ": ".join([*filter(None, where), what.lower()])
