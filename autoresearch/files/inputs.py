@@ -42,27 +42,22 @@ def fill(template: str, given: Input) -> str:
 
 def read_text(path: Path, named: str = "") -> str:
     """The text with bare newlines; ProgramError says what is wrong, and where the file is named."""
-    text = ""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
+    try:  # a zero byte, which UTF-16 is full of, spoils it as an invalid one does
+        text = path.read_bytes().replace(b"\0", b"\xff").decode("utf-8-sig")
         problem = "" if text.strip() else "is empty; README.md says what belongs there"
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 at byte {error.start}; save it as UTF-8"
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
         problem = f"cannot be read: {why}; name another file"
-    if "\0" in text:
-        problem = "holds zero bytes, so it is not UTF-8 text; save it as UTF-8"
     if problem:
         raise ProgramError(f"{path}: {problem}" + f" (named at {named})" * bool(named))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_input(where: str, item: str, folder: Path) -> list[Row]:
-    r"""The rows of `file: name.csv`, relative to `folder`; else the item itself.
-
-    It is split at the last ` => ` outside of `code`; `\=>` and `\file:` belong to the text.
-    """
+    r"""The rows of `file: name.csv`, relative to `folder`; else the item, split at the last ` => `
+    outside of `code`; `\=>` and `\file:` belong to the text."""
     if named := FILE.fullmatch(item):
         path, remark = folder / named[1], (named[2] or "").casefold()
         columns = {"input": "input", "expected": "expected", **dict(COLUMN.findall(remark))}

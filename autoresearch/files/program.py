@@ -23,12 +23,10 @@ BLOCK = re.compile(
 OPAQUE = rf"{CODE.pattern}|:[^\S\n]*/(?:\\.|[^/\\\n])*/|{BLOCK.pattern}"  # no comment begins there
 APART = re.compile(rf"{OPAQUE}|(?P<comment><!--)(?s:.*?)(?:-->|(?P<open>\Z))", re.MULTILINE)
 CRITERION = re.compile(r"([\w-]+)\s*(?:\((.*?)\)\s*)?:\s*(.*)", re.DOTALL)
-WEIGHT = re.compile(r"weight\s*[=:]?\s*(\d+\.?\d*|\.\d+)", re.IGNORECASE)
 MARK = (  # a placeholder, elsewhere
     r"(?:\{\{\{?|\$\{|\[\[|%\(|[{<$%[])\s*(\w+)\s*(?:\}\}\}?|\]\]|\)s|\}|>"
     r"|(?i:(?<=\$input)\b|(?<=%input)%|(?<=\[input)\]))"
 )
-SPELLED = re.compile(rf"(?<![\\{{$\[]){MARK}")
 ASKED = re.compile(rf"\\({MARK})|\{{input\}}")
 
 
@@ -82,10 +80,9 @@ class Program:
     def digests(self, model: str, temperature: float) -> list[str]:
         """The digests of this series, 12 hex digits each, the last one for new records.
 
-        Of task, model, temperature, a judged goal; not of inputs, which stand in the trials. With a
-        judge also of the answers that it is shown, one after the other, so that rows added at the
-        end go on. The first is that of versions which counted in the inputs.
-        """
+        Of task, model, temperature, a judged goal, with a judge also of the answers that it is
+        shown, one after the other, so that rows added at the end go on. Of inputs, which stand in
+        the trials, only the first, for the records of versions that counted them in."""
         judge = not self.criteria or any(c.kind == "judge" for c in self.criteria)
         goal, answers = self.goal * self.judged_by_goal, self._answers() if judge else {}
         held_out = set() if self.set_aside else set(self.held_out)
@@ -136,10 +133,8 @@ def load_program(path: Path) -> Program:
 
 
 def without_repeats(*parts: list[Row]) -> tuple[list[Inputs], list[str]]:
-    """Each input once, where it stands first, and a line about those that were left out.
-
-    A pass is one trial of each input, and no held-out input may be among the others.
-    """
+    """Each input once, where it stands first, so that a pass is one trial of each; and a line about
+    those that were left out."""
     seen: dict[str, Row] = {}
     repeats = []
     for where, given in chain(*parts):
@@ -173,8 +168,7 @@ def split_sections(name: str, text: str) -> Sections:
     """Text above the first heading, a title too, belongs to the goal."""
     known = {section.casefold().replace("-", " "): section for section in SECTIONS}
     sections: Sections = {}
-    lines: list[Line] = []
-    preamble = lines
+    preamble = lines = list[Line]()
     for where, line in visible_lines(name, text):
         heading = HEADING.match(line)
         hashes, blank, said = heading.groups() if heading else ("", "", "")
@@ -199,13 +193,12 @@ def visible_lines(name: str, text: str) -> Iterator[Line]:
     r"""The lines without HTML comments; in a code block such are text, and lines begin with \0."""
 
     def marked(found: re.Match[str]) -> str:
-        """Where a comment was stands \0\0, since no text has these."""
         fence, comment = found["fence"], found["comment"]
         if "" in (found["never"], found["open"]):
             line = text.count("\n", 0, found.start()) + 1
             raise ProgramError(f"{name}:{line}: {fence or comment} is opened here and never closed")
         if comment:
-            return "\0\0" + "\n\0\0" * found[0].count("\n")
+            return "\0\0" + "\n\0\0" * found[0].count("\n")  # which no text has
         return found[0].replace("\n", "\n\0") if fence else found[0]
 
     for number, line in enumerate(APART.sub(marked, text).split("\n"), 1):
@@ -260,10 +253,10 @@ def read_criterion(where: str, text: str, folder: Path) -> Criterion:
             f"{where}: expected 'kind: argument' or 'kind (weight 2): argument'; a model can"
             f" judge it: '- judge: {short(text)}'"
         )
-    kind, remark, argument = found[1].lower(), found[2], found[3]
+    kind, remark, argument = found[1].lower(), *found.groups("weight 1")[1:]
     if not argument:
         raise ProgramError(f"{where}: nothing after '{kind}:'")
-    given = WEIGHT.fullmatch("weight 1" if remark is None else remark.strip())
+    given = re.fullmatch(r"weight\s*[=:]?\s*(\d+\.?\d*|\.\d+)", remark.strip(), re.IGNORECASE)
     weight = float(given[1]) if given else 0.0
     if not 1e-6 <= weight <= 1e6:  # so that sums of weights stay exact enough
         what = f"a positive number, as in (weight 2), found ({short(remark)})"
@@ -284,8 +277,7 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
         raise ProgramError(f"{where}: {{expected}} in the task would give the answer away")
     if "Inputs" not in sections and (program.asks_in_place or program.held_out):
         raise ProgramError(f"{where}: this task needs inputs; list them under '## Inputs'")
-    guess = "Inputs" in sections and not program.asks_in_place
-    refuse_other_spellings(where, program.task, guess)
+    refuse_other_spellings(where, program.task, "Inputs" in sections and not program.asks_in_place)
     if program.set_aside:
         yield (
             f"{program.set_aside} of the {len(program.rows)} inputs are held out for the last "
@@ -311,7 +303,7 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
 
 def refuse_other_spellings(where: str, text: str, guess: bool = False) -> None:
     """{{input}}, ${input}, [[input]] and the like; with `guess` any {word}, <input>, $input."""
-    for found in SPELLED.finditer(text):
+    for found in re.finditer(rf"(?<![\\{{$\[]){MARK}", text):
         spelled, word = found[0], found[1].casefold().removesuffix("s")
         ours = word in ("input", "expected")
         sure = spelled[0] == "{" or spelled[1] in "{[("

@@ -74,10 +74,9 @@ class Experiment(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         self, tokens: int, cost: float | None, seconds: float, models: dict[str, str], *digests: str
     ) -> "Experiment":
         """The record with what it took, by which models and two digests, and when it ended."""
-        program, criteria = digests
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         took = {"tokens": tokens, "cost": cost, "seconds": round(seconds, 3), "timestamp": now}
-        return self.with_(**took, models=dict(models), program=program, criteria=criteria)
+        return self.with_(**took, models=dict(models), program=digests[0], criteria=digests[1])
 
     def scored(self, trials: Iterable[Trial]) -> "Experiment":
         """The record with these trials: their mean as its score, the response nearest on top."""

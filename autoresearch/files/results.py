@@ -25,8 +25,6 @@ from autoresearch.files.record import Experiment, as_json, from_json
 from autoresearch.text import mended
 
 CHUNK = 1 << 20  # bytes of the file in memory at a time; a longer record takes as many as it needs
-UNKNOWN = (0, 0, 0, b"")  # no file looks so: what it lacks is put back before the next append
-
 RECORDS = msgspec.json.Decoder(list[Experiment])
 DECODER = json.JSONDecoder(parse_float=msgspec.json.decode, parse_constant=msgspec.json.decode)
 HEAD, CUT = b"[\n  {", b"\n  },"  # no string holds a bare line feed
@@ -77,8 +75,6 @@ class Results(AbstractContextManager["Results"]):
         self.experiments: list[Experiment] = []
         self.notices: list[str] = []
         self._path = path  # as given, for messages
-        # How we left the file, computed and not read back: device, inode, size and last bytes.
-        self._left = UNKNOWN
         with _explained(path, "open"):
             self._file = Path(os.path.realpath(path))  # so that a symbolic link stays a link
             if not self._file.parent.is_dir():
@@ -90,10 +86,9 @@ class Results(AbstractContextManager["Results"]):
                 _sweep(self._file)
                 self._rescue = self._unused(".rescued")
                 self.experiments = self._load()
-            except Timeout as error:  # also where the folder has no room for the lock
-                there = os.path.exists(self._lock.lock_file)
-                held = "in use by another run" if there else "in a folder that takes no file"
-                raise ResultsError(f"{path} is {held}; name another file by --results") from error
+            except Timeout as error:
+                what = f"{path} is in use by another run"
+                raise ResultsError(f"{what}; name another file by --results") from error
             except BaseException:
                 self.close()
                 raise
@@ -153,6 +148,7 @@ class Results(AbstractContextManager["Results"]):
                 file.truncate(whole)
                 _overwrite(file, whole, end)
             status, tail = os.fstat(file.fileno()), b"}" * bool(found) + end
+        # How we left the file, computed and not read back: device, inode, size and last bytes.
         self._left = status.st_dev, status.st_ino, whole + len(end), tail
         if scan.mendable:
             return found
@@ -181,7 +177,7 @@ class Results(AbstractContextManager["Results"]):
                     return
             raise ResultsError(f"{what} again and again; stop that one")
         except Exception as error:
-            self._left = UNKNOWN
+            self._left = 0, 0, 0, b""  # no file looks so: the next append looks what it lacks
             safe = f"all {len(self.experiments)} experiments up to now are in {self._rescue}"
             try:
                 records = _in_list(b"[", map(self._checked, self.experiments))
@@ -249,13 +245,10 @@ def _overwrite(file: BinaryIO, offset: int, data: bytes) -> None:
 
 
 def write_whole(path: Path, parts: Iterable[bytes | str], like: Path | None = None) -> None:
-    """Replace a file at once by a new one, safe on the disk; OSError leaves what was there.
-
-    It keeps the permissions of the one before, or of `like`; what killed tries left is removed.
-    """
+    """Replace a file at once, safe on the disk, with its permissions or those of `like`; an OSError
+    leaves what was there. What killed tries left is removed."""
     _sweep(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{time.time_ns()}.partial")
     try:
         with open(partial, "xb") as file:  # never through a link that somebody planted
             with suppress(FileNotFoundError):
@@ -281,9 +274,9 @@ def _sweep(path: Path) -> None:
 
 
 class _Scan:
-    """An open file's records in pieces: our layout a piece at once, all else record by record.
+    """The whole records `found` in an open file: our layout a piece at once, all else one by one.
 
-    The last whole one of the `found` ends `at`; behind it a `torn` file has a tail.
+    The last one ends `at`; the `rest` follows, which is a tail when the file is `torn`.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -292,7 +285,7 @@ class _Scan:
         file.seek(0)
         head = file.read(len(HEAD))
         self.at = len(codecs.BOM_UTF8) * head.startswith(codecs.BOM_UTF8)
-        self.rest = b""  # what has been read and follows `at`
+        self.rest = b""
         self.found: list[Experiment] = []
         file.seek(self.at)
         # Twice as much each time, or a long record would be decoded over and over again.
@@ -315,10 +308,9 @@ class _Scan:
 
     def _one_by_one(self) -> int:
         try:
-            text, _ = codecs.utf_8_decode(self.rest.rstrip(b"\0"))  # whole characters of it
+            (text, _), end = codecs.utf_8_decode(self.rest.rstrip(b"\0")), 0  # whole characters
         except UnicodeDecodeError as error:
             raise self._broken("invalid UTF-8", error.start) from error
-        end = 0
         while (gap := GAPS[bool(self.found)].match(text, end)) and text.startswith("{", gap.end()):
             try:
                 data, stop = DECODER.raw_decode(text, gap.end())
@@ -360,9 +352,8 @@ class _Scan:
 
     def _broken(self, problem: str, offset: int) -> ResultsError:
         self._file.seek(0)
-        before = self._file.read(self.at + offset).removeprefix(codecs.BOM_UTF8)
-        line = before.count(b"\n") + 1
-        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+        lines = self._file.read(self.at + offset).removeprefix(codecs.BOM_UTF8).split(b"\n")
+        line, column = len(lines), len(lines[-1].decode("utf-8", "replace")) + 1
         return ResultsError(
             f"{self._path}:{line}:{column}: {problem}; nothing was changed: "
             f"correct line {line}, column {column}, or move the file away to start afresh"
@@ -371,6 +362,5 @@ class _Scan:
 
 def said(error: Exception) -> str:
     """msgspec's words in ours: "trials[0].score: expected float, got str"."""
-    text = str(error).replace("`", "").replace("[...]", "")
-    what, *where = re.split(r" - at \$(?:\[\d\])?\.?", text)
+    what, *where = re.split(r" - at \$(?:\[\d\])?\.?", re.sub(r"`|\[\.{3}\]", "", str(error)))
     return ": ".join([*filter(None, where), what.lower()])
