@@ -177,7 +177,7 @@ class Results(AbstractContextManager["Results"]):
                     return
             raise ResultsError(f"{what} again and again; stop that one")
         except Exception as error:
-            self._left = 0, 0, 0, b""  # no file looks so: the next append looks what it lacks
+            self._left = 0, 0, 0, b""  # no file looks so: the next append puts back what it lacks
             safe = f"all {len(self.experiments)} experiments up to now are in {self._rescue}"
             try:
                 records = _in_list(b"[", map(self._checked, self.experiments))
