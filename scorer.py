@@ -3,15 +3,12 @@
 What cannot be scored is a `ScoreError`, never a number.
 """
 
-import re
-from typing import Any
-
 import regex
 
 from autoresearch.criteria import AGAINST_GOAL, by_rule, criteria_of, is_judge, weighted
 from autoresearch.criteria.kind import Mark, ScoreError
 from autoresearch.criteria.structure import json_objects
-from autoresearch.files.inputs import Input, fill
+from autoresearch.files.inputs import fill
 from autoresearch.files.program import Criterion, Program
 from autoresearch.files.record import Response, Trial
 from autoresearch.text import fenced, short
@@ -37,20 +34,15 @@ def score(
     criteria, given = criteria_of(program), response.given
     marks = {c.label: by_rule(c, given, response.text) for c in criteria if not is_judge(c)}
     for criterion in filter(is_judge, criteria):
-        marks[criterion.label] = ask_judge(client, program, criterion, given, response.text, spent)
+        marks[criterion.label] = ask_judge(client, program, criterion, response, spent)
     return Trial(given.text, response.text, *weighted(criteria, marks), response.finish)
 
 
 def ask_judge(
-    client: Client,
-    program: Program,
-    criterion: Criterion,
-    given: Input,
-    response: str,
-    spent: Usage | None,
+    client: Client, program: Program, criterion: Criterion, response: Response, spent: Usage | None
 ) -> Mark:
     """Asks a model, and once more where its verdict cannot be read; raises ScoreError then."""
-    question = fill(criterion.argument, given)
+    given, question = response.given, fill(criterion.argument, response.given)
     if criterion.label.casefold() == AGAINST_GOAL.label:
         question = f"How well does the response serve this goal?\n\n{program.goal}"
     data = {
@@ -58,7 +50,7 @@ def ask_judge(
         "Task": program.task,
         "Input": given.text or "(none)",
         "Expected answer": given.expected or "(none given)",
-        "Response to judge": response,
+        "Response to judge": response.text,
     }
     fence, *_ = fenced("\n".join(data.values())).split("\n", 1)  # one that none of them can end
     user = "\n\n".join(f"{name}:\n{fence}\n{text}\n{fence}" for name, text in data.items())
@@ -84,8 +76,8 @@ STATED = regex.compile(
     rf"({NUMBER}|nan|[-+]?inf\w*)(?![\w/%]|[.,]\d|\s*+(?:/|out of))",
     regex.IGNORECASE,
 )
-AFTER = regex.compile(rf"(?:/10)?{RANGE}\d")
-LONE = re.compile(rf"[\s*_`\"']*({NUMBER})[\s*_`\"'.]*")
+LONE = regex.compile(rf"[\s*_`\"']*+({NUMBER})[\s*_`\"'.]*+")
+AFTER = regex.compile(rf"{RANGE}\d")
 # The form sent back with nothing of one's own in it: no model that does so has judged.
 COPIED = regex.compile(
     r"\d\s*+\((?:not at all|fully)\)|<points>|one sentence: what is missing"
@@ -104,33 +96,32 @@ def read_verdict(text: str) -> tuple[float, str]:
         raise ValueError("it is too long")
     if COPIED.search(text):
         raise ValueError("it repeats the form instead of filling it in")
-    found, reason, prose = [], "", text
+    found, reason, prose = set(), "", text
     for verdict, start, end in json_objects(text):
         verdict = {key.casefold(): value for key, value in verdict.items()}
         if "score" in verdict:
-            found.append(as_points(verdict["score"]))
+            found.add(as_points(verdict["score"]))
             reason = verdict["reason"] if isinstance(verdict.get("reason"), str) else ""
             prose = prose.replace(text[start:end], " ")
     for hit in [*STATED.finditer(prose), *filter(None, [LONE.fullmatch(prose)])]:
         if AFTER.match(prose, hit.end()):
             raise ValueError("it states a range")
-        found.append(as_points(hit[hit.lastindex or 1]))
+        found.add(as_points(hit[hit.lastindex or 0]))
+    if len(found) > 1:
+        several = ", ".join(f"{points:g}" for points in sorted(found)[:5])
+        raise ValueError(f"it states several scores, {several}")
     if not found:
         raise ValueError("it states no score")
-    if len(set(found)) > 1:
-        raise ValueError(f"it states several scores, {', '.join(f'{v:g}' for v in found[:5])}")
-    return found[0], short(reason or prose, 300)
+    return found.pop(), short(reason or prose, 300)
 
 
-def as_points(value: Any) -> float:
+def as_points(value: object) -> float:
     """A stated score as a number from 0 to 10; raises ValueError for anything else."""
-    if isinstance(value, str):
-        stated = STATED.fullmatch(value.strip())
-        value = (stated[stated.lastindex or 0] if stated else value).replace(",", ".")
-    try:
-        points = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("its score is not a number") from None
+    said = str(value).strip() if isinstance(value, int | float | str) else ""
+    stated = STATED.fullmatch(said) or LONE.fullmatch(said)
+    if not stated:
+        raise ValueError("its score is not a number")
+    points = float(stated[stated.lastindex or 0].replace(",", "."))
     if not 0 <= points <= 10:  # holds for NaN too
         raise ValueError("its score is not between 0 and 10")
     return points

@@ -7,9 +7,10 @@ that pays is what the search would find. Nothing here changes a file.
 import argparse
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import filterfalse
 from statistics import fmean
 from typing import Any
 
@@ -19,7 +20,7 @@ from autoresearch.criteria import by_rule, criteria_of, is_judge, read_argument,
 from autoresearch.criteria.kind import Mark, ScoreError
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Criterion, Program
-from autoresearch.files.record import Experiment, Trial
+from autoresearch.files.record import Experiment, Response, Trial
 from autoresearch.night import AT_ONCE
 from autoresearch.search.confirmation import FINAL, MOST, ROUND
 from autoresearch.search.history import BLOCK, WHOLE, History
@@ -32,11 +33,7 @@ ENOUGH = 7.0  # points from which a cheap trick is a warning
 SOME, MANY = 20, 200  # inputs that the tricks, the expected answers are tried on
 LONGEST_TRICK = 1000  # words
 MESSAGE = 4000  # tokens that the agent reads more, once there is a history
-ASKED = 2  # the first proposal that needs the agent
-USUAL_PASSES, USUAL_BLOCKS = 1.5, 2.2  # that a prompt gets
-ROUNDS = 3  # of halving, from eight contenders to one
 DEVIATION = 6.5  # points by which right-or-wrong scores of two prompts differ on one input
-REFUSAL = "I'm sorry, but I can't help with that."
 LOREM = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor".split()
 ADD_JUDGE = "add 'judge: Does the response do what the task asks, correctly and clearly?'"
 TRUST_JUDGE = "only the judge can tell, so give it more weight"
@@ -47,7 +44,11 @@ def rehearse(program: Program, options: argparse.Namespace, client: Any, *functi
 
     `functions`: run_experiment, ask_judge, propose_experiment, which this package cannot import.
     """
-    say(f"{program.name}: {summary(program)}", *program.notices)
+    listed = f"{count(len(program.inputs), 'input')} searched, {len(program.held_out):,} held out"
+    asked = listed if program.inputs[0].text else "the task is asked alone, without inputs"
+    given = count(len(program.criteria), "criterion", "criteria")
+    marked = given if program.criteria else "judged by the goal"
+    say(f"{program.name}: {asked}; {marked}", *program.notices)
     found = client.preflight(program.baseline, program.question(program.inputs[0]))
     say(*map(model_line, found.models))
     rehearsal = Rehearsal(program, client, *functions)
@@ -67,15 +68,6 @@ def say(*lines: str) -> None:
         print(visible(line), flush=True)
 
 
-def summary(program: Program) -> str:
-    listed = f"{count(len(program.inputs), 'input')} searched"
-    parts = [listed if program.inputs[0].text else "the task is asked alone, without inputs"]
-    parts += [f"{len(program.held_out):,} held out"] * bool(program.held_out)
-    parts += [f"{len(program.pool):,} for examples, never scored"] * bool(program.pool)
-    given = count(len(program.criteria), "criterion", "criteria")
-    return f"{', '.join(parts)}; {given if program.criteria else 'judged by the goal'}"
-
-
 def model_line(model: ModelCheck) -> str:
     read, written = (1e6 * price for price in model.price or (math.nan, math.nan))
     line = f"{model.id} ({', '.join(model.roles)}); "
@@ -88,14 +80,13 @@ def model_line(model: ModelCheck) -> str:
 class Rehearsal:
     """Calls and marks as in the run, on the first input; the problems that were met."""
 
-    def __init__(self, program: Program, client: Any, answer: Any, judge: Any, propose: Any):
-        self.program, self.given, self.history = program, program.inputs[0], History()
-        self.problems: list[str] = []
+    def __init__(self, program: Program, client: Any, *functions: Any) -> None:
+        self.program, self.problems = program, list[str]()
         self.spent = {role: type(client.total)() for role in ("task", "judge", "agent")}
-        task, verdict, agent = (partial(partial, spent=each) for each in self.spent.values())
-        self.answer = task(answer, client, program, program.baseline, inputs=[self.given])
-        self.judge = verdict(judge, client, program)
-        self.propose = agent(propose, client, program, self.history, ASKED)
+        self.answer, self.judge, self.propose = (
+            partial(call, client, program, spent=spent)
+            for call, spent in zip(functions, self.spent.values(), strict=True)
+        )
 
     def attempt(self, call: Callable[..., Any], *given: object) -> Any:
         """What a call gives, or None and a problem more; what spoils every call goes on up."""
@@ -106,41 +97,43 @@ class Rehearsal:
         except (APIError, ProposalError, ScoreError) as error:
             self.problems.append(str(error))
 
-    def mark(self, criterion: Criterion, given: Input, response: str) -> Any:
-        mark = self.judge if is_judge(criterion) else by_rule
-        return self.attempt(mark, criterion, given, response)
+    def mark(self, criterion: Criterion, response: Response) -> Any:
+        if is_judge(criterion):
+            return self.attempt(self.judge, criterion, response)
+        return self.attempt(by_rule, criterion, response.given, response.text)
 
     def example(self) -> None:
         """The baseline's answer to the first input with all its marks; then a proposal."""
-        given, criteria = self.given, criteria_of(self.program)
-        for answer in self.attempt(self.answer) or []:
+        given, criteria, history = self.program.inputs[0], criteria_of(self.program), History()
+        for answer in self.attempt(self.answer, self.program.baseline, [given]) or []:
             say("\none worked example, by the baseline:")
             shown = {"input": given.text, "answer": answer.text, "expected": given.expected}
             say(*(f"  {name:9} {short(text, 300)}" for name, text in shown.items() if text))
             found: dict[str, Mark] = {}
             for c in criteria:
-                if mark := self.mark(c, given, answer.text):
+                if mark := self.mark(c, answer):
                     missed = f": {short(mark[1], 200)}" if mark[0] < 1 and mark[1] else ""
                     say(f"  {10 * mark[0]:5.2f}     {short(c.label)}{missed}")
                     found[c.label] = mark
                 if is_judge(c):
-                    self.tell_apart(c, mark, answer.text)
+                    self.tell_apart(c, answer, mark)
             if len(found) == len(criteria):
                 trial = Trial(given.text, answer.text, *weighted(criteria, found))
                 say(f"  {trial.score:5.2f}     in all")
                 baseline = Experiment(0, "baseline", prompt=self.program.baseline)
-                self.history.add(baseline.scored([trial]))
-        if proposal := self.attempt(self.propose):
+                history.add(baseline.scored([trial]))
+        if proposal := self.attempt(self.propose, history, 2):  # the first that needs the agent
             say(f"\na first proposal: {short(proposal.prompt, 300)}")
 
-    def tell_apart(self, criterion: Criterion, good: Mark | None, text: str) -> None:
+    def tell_apart(self, judge: Criterion, good: Response, mark: Mark | None) -> None:
         """A judge on a good answer, the expected one where there is one, and on a cheap one."""
-        if self.given.expected:
-            good, text = self.mark(criterion, self.given, self.given.expected), self.given.expected
-        cheap = self.mark(criterion, self.given, filler(60, 5))
-        if good and cheap and cheap[0] >= good[0]:
+        if good.given.expected:
+            good = Response(good.given, good.given.expected)
+            mark = self.mark(judge, good)
+        cheap = self.mark(judge, Response(good.given, filler(60, 5)))
+        if mark and cheap and cheap[0] >= mark[0]:
             self.problems.append(
-                f"'{short(criterion.label)}' gives '{short(text)}' {10 * good[0]:.3g} of 10, and "
+                f"'{short(judge.label)}' gives '{short(good.text)}' {10 * mark[0]:.3g} of 10, and "
                 f"lorem ipsum {10 * cheap[0]:.3g}: this judge cannot tell them apart; ask it more "
                 "exactly, or set NEBIUS_JUDGE_MODEL to a stronger model"
             )
@@ -169,8 +162,8 @@ class Rehearsal:
     def expected_answers(self) -> None:
         """Each rule on the answers that program.md calls right."""
         right = [i for i in (*self.program.inputs, *self.program.held_out) if i.expected][:MANY]
-        for criterion in rules(self.program):
-            marks = [(self.mark(criterion, i, i.expected or ""), i.text) for i in right]
+        for criterion in filterfalse(is_judge, self.program.criteria):
+            marks = [(self.mark(criterion, Response(i, i.expected or "")), i.text) for i in right]
             missed = [f"{m[1]} (for '{short(text)}')" for m, text in marks if m and m[0] < 1]
             if missed:
                 self.problems.append(
@@ -180,14 +173,13 @@ class Rehearsal:
 
     def stress_test(self) -> None:
         """Tricks by their points; a warning for each remedy of those that pay."""
-        found = sorted(self.attempt(stress, self.program) or [], reverse=True)
-        if found:
+        remedies = defaultdict[str, list[str]](list)
+        if found := self.attempt(stress, self.program):
             say("\nstress test of the criteria, by rule: what deserves little would score")
-        remedies: dict[str, list[str]] = {}
-        for points, name, remedy in found:
+        for points, name, remedy in found or ():
             say(f"  {points:5.2f}  {name}")
             if points >= ENOUGH:
-                remedies.setdefault(remedy, []).append(f"'{name}' scores {points:.1f}")
+                remedies[remedy].append(f"'{name}' scores {points:.1f}")
         self.problems += [f"{', '.join(names)}: {remedy}" for remedy, names in remedies.items()]
 
 
@@ -205,34 +197,30 @@ def shows(program: Program) -> str:
 def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
     """Responses of a whole run: the baseline, proposals in passes or blocks, the confirmation."""
     n = len(program.inputs)
-    block, usual = (BLOCK, USUAL_BLOCKS) if n > WHOLE else (n, USUAL_PASSES)
+    block, usual = (BLOCK, 2.2) if n > WHOLE else (n, 1.5)  # blocks, passes that a prompt gets
     searched = min(n, BLOCKS * BLOCK) if n > WHOLE else n * PASSES
     last = max(FINAL, min(MOST, 2 * len(program.held_out or program.inputs)))
-    confirmation = (ROUNDS * ROUND * block + 3 * last) * confirmed
-    return round(searched + usual * block * iterations) + confirmation
-
-
-def rules(program: Program) -> list[Criterion]:
-    return [c for c in program.criteria if not is_judge(c)]
+    halving = 3 * ROUND * block  # three rounds, from eight contenders to one
+    return round(searched + usual * block * iterations) + (halving + 3 * last) * confirmed
 
 
 def stress(program: Program) -> list[tuple[float, str, str]]:
-    """The mean score, name and remedy of each trick over the first inputs.
+    """The mean score, name and remedy of each trick over the first inputs, the highest first.
 
     A judge is taken to give 0, as it should; [] where no criterion is a rule. Raises ScoreError.
     """
-    points: dict[tuple[str, str], list[float]] = {}
-    for given in program.inputs[:SOME] if rules(program) else ():
+    points, rules = defaultdict[Any, list[float]](list), [*filterfalse(is_judge, program.criteria)]
+    for given in program.inputs[:SOME] if rules else ():
         for name, response, remedy in tricks(program, given):
             marks = {c.label: (0.0, "") for c in program.criteria}
-            marks |= {c.label: by_rule(c, given, response) for c in rules(program)}
-            points.setdefault((name, remedy), []).append(weighted(program.criteria, marks)[0])
-    return [(fmean(scores), *trick) for trick, scores in points.items()]
+            marks |= {c.label: by_rule(c, given, response) for c in rules}
+            points[name, remedy].append(weighted(program.criteria, marks)[0])
+    return sorted(((fmean(scores), *trick) for trick, scores in points.items()), reverse=True)
 
 
 def tricks(program: Program, given: Input) -> Iterator[tuple[str, str, str]]:
     """Name and response of each, and what would see through it."""
-    arguments = {c.kind: read_argument(c, given) for c in rules(program)}
+    arguments = {c.kind: read_argument(c, given) for c in program.criteria}
     low, high = arguments.get("words", (60, 60))
     length = min(LONGEST_TRICK, low if high == math.inf else round((low + high) / 2))
     stops = min(length, arguments.get("sentences", (length // 12, 0))[0])
@@ -241,7 +229,7 @@ def tricks(program: Program, given: Input) -> Iterator[tuple[str, str, str]]:
     judge = TRUST_JUDGE if any(map(is_judge, program.criteria)) else ADD_JUDGE
     longer = judge if "words" in arguments else "add 'words: 20+'"
     yield "the task repeated", program.question(given), judge
-    yield "a refusal", REFUSAL, "add 'avoids: sorry | can't help | cannot help'"
+    yield "a refusal", "I'm sorry, but I can't help.", "add 'avoids: sorry | can't help'"
     yield "lorem ipsum of the right length", filler(length, stops), judge
     if given.text:
         yield "the input repeated", given.text, judge

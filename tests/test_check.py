@@ -44,14 +44,14 @@ def asked(whole, answer="negative", mark=lambda text: (1.0, "fine"), proposal="B
     def preflight(system, user):
         return Preflight([replace(check, **model)])
 
-    def respond(client, program, prompt, *, inputs, spent):
+    def respond(client, program, prompt, inputs, *, spent):
         spent.take(1, 100, 10)
         return [Response(given, raised(answer)) for given in inputs]
 
-    def judge(client, program, criterion, given, response, *, spent):
+    def judge(client, program, criterion, response, *, spent):
         spent.take(1, 200, 20)
-        seen.append(response)
-        return raised(mark(response))
+        seen.append(response.text)
+        return raised(mark(response.text))
 
     def propose(client, program, history, number, *, spent):
         assert race.strategy(history, program, number) not in ("format", "examples", "carry over")
