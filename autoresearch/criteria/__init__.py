@@ -26,8 +26,8 @@ KINDS: dict[str, Kind] = {
     "equals": Kind(str.strip, answers.equals),
     "json": Kind(structure.read_keys, structure.json_keys),
     "similar": Kind(str.strip, answers.similar),
-    "python": Kind(own.read_function, own.Function.__call__, whole=True),
-    "judge": Kind(str.strip, mark=None),
+    "python": Kind(lru_cache(maxsize=64)(own.Function), own.Function.mark, whole=True),
+    "judge": Kind(str.strip, None),
 }
 
 AGAINST_GOAL = Criterion("judge", "goal")
@@ -64,25 +64,21 @@ def weighted(
     for label, (mark, _) in marks.items():
         if not 0 <= mark <= 1:  # holds for NaN too
             raise ScoreError(f"'{label}' gave the mark {mark}, expected 0 to 1")
+    given = {c.label: float(marks[c.label][0]) for c in criteria}
     total = sum(c.weight for c in criteria)
-    value = 10 * sum(c.weight * marks[c.label][0] for c in criteria) / total
-    missed = [reason for mark, reason in (marks[c.label] for c in criteria) if mark < 1 and reason]
-    return (
-        min(value, 10.0),  # a sum of shares may exceed 1 by a rounding error
-        {c.label: float(marks[c.label][0]) for c in criteria},
-        one_line("; ".join(missed)),
-    )
+    score = 10 * sum(c.weight * given[c.label] for c in criteria) / total
+    missed = [marks[label][1] for label, mark in given.items() if mark < 1 and marks[label][1]]
+    return min(score, 10.0), given, one_line("; ".join(missed))  # 10.000000000000002 is 10
 
 
 def by_rule(criterion: Criterion, given: Input, response: str) -> Mark:
     """The mark of a rule; whatever keeps it from giving one is a ScoreError."""
     try:
         argument, kind = read_argument(criterion, given), KINDS[criterion.kind]
-        if kind.mark is None:
-            raise ValueError("no rule can mark this")
-        return kind.mark(argument, response, *([given] if kind.whole else []))
+        mark: Mark = kind.mark(argument, response, *[given] * kind.whole)
     except (ValueError, RecursionError) as error:
         raise ScoreError(f"'{criterion.label}': {error}") from error
+    return mark
 
 
 @lru_cache(maxsize=4096)

@@ -6,14 +6,11 @@ It runs in processes of its own (worker.py), without our variables, and may take
 import atexit
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
-from queue import LifoQueue
 
 from autoresearch.criteria.kind import Mark
 from autoresearch.files.inputs import Input
@@ -28,22 +25,26 @@ Process = subprocess.Popen[str]
 class Function:
     """Calls a function, side by side in as many processes as there are processors."""
 
-    def __init__(self, path: Path, name: str, source: str) -> None:
-        self.path, self.name, self.source = path, name, source
-        self.idle: LifoQueue[Process | None] = LifoQueue()  # None: one that may yet be started
-        for process in [*[None] * ((os.cpu_count() or 1) - 1), self.start()]:
-            self.idle.put(process)
+    def __init__(self, criterion: Criterion) -> None:
+        """Loads `file.py:function`; raises ValueError where there is none to call."""
+        file, _, self.name = map(str.strip, criterion.argument.rpartition(":"))
+        if not (file.endswith(".py") and self.name.isidentifier()):
+            raise ValueError(f"expected file.py:function, found '{short(criterion.argument)}'")
+        folder = Path(criterion.where.rpartition(":")[0]).parent
+        self.path, self.source = (folder / file).absolute(), criterion.source
+        self.turns = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self.idle = [self.start()]
 
-    def __call__(self, response: str, given: Input) -> Mark:
+    def mark(self, response: str, given: Input) -> Mark:
         """Raises ValueError with file and line for whatever is no mark."""
-        process, ready = self.idle.get(), None
-        try:
-            process = process or self.start()
+        with self.turns:
+            try:
+                process = self.idle.pop()
+            except IndexError:
+                process = self.start()
             mark = self.ask(process, response, given.expected, given.text)
-            ready = process
-        finally:
-            self.idle.put(ready)  # not one that was interrupted: its next reply would be this one
-        return mark
+            self.idle.append(process)  # not one that was interrupted: its next reply would be this
+            return mark
 
     def start(self) -> Process:
         process = subprocess.Popen(
@@ -85,13 +86,3 @@ def end(process: Process) -> None:
     kill(process)
     with suppress(OSError):
         process.communicate()
-
-
-@lru_cache(maxsize=64)
-def read_function(criterion: Criterion) -> Function:
-    """Reads `file.py:function`; raises ValueError where there is none to call."""
-    found = re.fullmatch(r"(.+\.py)\s*:\s*([^\W\d]\w*)", criterion.argument.strip())
-    if not found:
-        raise ValueError(f"expected file.py:function, found '{short(criterion.argument)}'")
-    path = Path(criterion.where.rpartition(":")[0]).parent / found[1]
-    return Function(path.absolute(), found[2], criterion.source)
