@@ -1,17 +1,13 @@
-"""--check, the rehearsal before the night: each role is asked what it will be asked.
-
-Then, without a call, what the expected answers score, and responses that deserve little: a trick
-that pays is what the search would find. Nothing here changes a file.
-"""
+"""--check, the rehearsal before the night: a cheap trick that pays the search would find too."""
 
 import argparse
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import filterfalse
-from statistics import fmean
+from statistics import fmean, mode
 from typing import Any
 
 from autoresearch.api.exchange import APIError, FatalAPIError
@@ -40,10 +36,7 @@ TRUST_JUDGE = "only the judge can tell, so give it more weight"
 
 
 def rehearse(program: Program, options: argparse.Namespace, client: Any, *functions: Any) -> int:
-    """Print what the run would do and cost, and every problem in sight; 0 where it can begin.
-
-    `functions`: run_experiment, ask_judge, propose_experiment, which this package cannot import.
-    """
+    """Prints what the run would do and cost, and every problem in sight; changes no file."""
     listed = f"{count(len(program.inputs), 'input')} searched, {len(program.held_out):,} held out"
     asked = listed if program.inputs[0].text else "the task is asked alone, without inputs"
     given = count(len(program.criteria), "criterion", "criteria")
@@ -64,17 +57,14 @@ def rehearse(program: Program, options: argparse.Namespace, client: Any, *functi
 
 
 def say(*lines: str) -> None:
-    for line in lines:
-        print(visible(line), flush=True)
+    print(*map(visible, lines), sep="\n", flush=True)
 
 
 def model_line(model: ModelCheck) -> str:
     read, written = (1e6 * price for price in model.price or (math.nan, math.nan))
     line = f"{model.id} ({', '.join(model.roles)}); "
     line += f"${read:g} in, ${written:g} out per million tokens" if model.price else "price unknown"
-    line += f"; context of {model.context_length:,} tokens" if model.context_length else ""
-    limit = model.requests_per_minute
-    return line + (f"; {limit:g} requests a minute" if limit else "")
+    return line + (f"; context of {model.context_length:,} tokens" if model.context_length else "")
 
 
 class Rehearsal:
@@ -120,8 +110,8 @@ class Rehearsal:
             if len(found) == len(criteria):
                 trial = Trial(given.text, answer.text, *weighted(criteria, found))
                 say(f"  {trial.score:5.2f}     in all")
-                baseline = Experiment(0, "baseline", prompt=self.program.baseline)
-                history.add(baseline.scored([trial]))
+                prompt = self.program.baseline
+                history.add(Experiment(0, "baseline", prompt=prompt).scored([trial]))
         if proposal := self.attempt(self.propose, history, 2):  # the first that needs the agent
             say(f"\na first proposal: {short(proposal.prompt, 300)}")
 
@@ -205,10 +195,7 @@ def expected_calls(program: Program, iterations: int, confirmed: bool) -> int:
 
 
 def stress(program: Program) -> list[tuple[float, str, str]]:
-    """The mean score, name and remedy of each trick over the first inputs, the highest first.
-
-    A judge is taken to give 0, as it should; [] where no criterion is a rule. Raises ScoreError.
-    """
+    """The mean score, name and remedy of each trick; a judge is taken to give 0, as it should."""
     points, rules = defaultdict[Any, list[float]](list), [*filterfalse(is_judge, program.criteria)]
     for given in program.inputs[:SOME] if rules else ():
         for name, response, remedy in tricks(program, given):
@@ -239,13 +226,12 @@ def tricks(program: Program, given: Input) -> Iterator[tuple[str, str, str]]:
     if "json" in arguments:
         form = json.dumps(dict.fromkeys(arguments["json"], ""))
         yield "the JSON form left empty", form, "add 'equals: {expected}'"
-    for commonest, _ in Counter(i.expected for i in program.inputs if i.expected).most_common(1):
-        yield "the same answer always", commonest or "", "add inputs of other answers"
+    if answers := [i.expected for i in program.inputs if i.expected]:
+        yield "the same answer always", mode(answers), "add inputs of other answers"
 
 
 def filler(length: int, stops: int, *keywords: str) -> str:
     """Meaningless text of so many words and sentences, the keywords before it."""
     text = [*" ".join(keywords).split(), *LOREM * (1 + length // len(LOREM))][:length]
-    size = math.ceil(len(text) / max(1, stops)) or 1
-    pieces = [" ".join(text[i : i + size]) for i in range(0, len(text), size)]
-    return " ".join(f"{piece[:1].upper()}{piece[1:]}." for piece in pieces)
+    size = math.ceil(len(text) / max(1, stops))
+    return " ".join(word + "." * (n % size == 0) for n, word in enumerate(text, 1))

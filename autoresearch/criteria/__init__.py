@@ -1,8 +1,4 @@
-"""The kinds of criteria: each marks one response from 0 to 1.
-
-A new kind is one function and its line in `KINDS`. Only `judge` asks a model. What cannot be marked
-is a `ScoreError`, never a number.
-"""
+"""The kinds of criteria, a line each; what cannot be marked is a ScoreError, never a number."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -29,7 +25,6 @@ KINDS: dict[str, Kind] = {
     "python": Kind(lru_cache(maxsize=64)(own.Function), own.Function.mark, whole=True),
     "judge": Kind(str.strip, None),
 }
-
 AGAINST_GOAL = Criterion("judge", "goal")
 
 
@@ -95,12 +90,11 @@ def read_argument(criterion: Criterion, given: Input) -> Any:
 
 def check_criteria(program: Program) -> None:
     """Raises ProgramError, naming the line, for a kind or an argument that cannot be used."""
-    for criterion in program.criteria:
-        filled = "{input}" in criterion.argument or "{expected}" in criterion.argument
+    for c in program.criteria:
+        filled = "{input}" in c.argument or "{expected}" in c.argument
         for given in (*program.inputs, *program.held_out)[: None if filled else 1]:
             try:
-                read_argument(criterion, given)
+                read_argument(c, given)
             except ValueError as error:
                 source = f" (for the input '{short(given.text)}')" if filled else ""
-                place = f"{criterion.where}: {criterion.kind}"
-                raise ProgramError(f"{place}: {error}{source}") from error
+                raise ProgramError(f"{c.where}: {c.kind}: {error}{source}") from error

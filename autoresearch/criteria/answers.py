@@ -27,11 +27,7 @@ SEPARATOR = regex.compile(r"[,'\u2019\u066c\s]")
 
 
 def bare(text: str) -> str:
-    """The answer without a code fence, quotes and white space around it and its final stop.
-
-    >>> bare("```text\\n\u201cIt is 42.\u201d\\n```")
-    'It is 42'
-    """
+    """The answer without a code fence, quotes and white space around it and its final stop."""
     text = unfenced(text.strip()).strip()
     for _ in range(2):  # a stop may stand before or after the quote
         if len(text) > 1 and text[-1] in STOPS and text[-2] != text[-1]:
@@ -47,13 +43,13 @@ def fold(text: str) -> str:
     return canonical(" ".join(text.casefold().split()))
 
 
-def number(text: str) -> Decimal | None:
-    """The number that Python reads in a text, thousands separators taken out; None: it is none."""
+def number(text: str) -> Decimal:
+    """The number that Python reads in a text, thousands separators taken out; NaN: it is none."""
     try:
         value = Decimal(SEPARATOR.sub("", text) if GROUPED.fullmatch(text) else text)
     except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
+        return Decimal("nan")
+    return value if value.is_finite() else Decimal("nan")
 
 
 def equals(wanted: str, response: str) -> Mark:
@@ -67,22 +63,17 @@ def equals(wanted: str, response: str) -> Mark:
     if isinstance(value, dict | list):
         return float(value == other), missed
     ours, theirs = fold(wanted), fold(response)
-    alike = ours == theirs or number(ours) is not None and number(ours) == number(theirs)
-    return float(alike), missed
-
-
-def exact(digits: str) -> tuple[str, Decimal]:
-    """A number of JSON, to be compared: 1 is 1.0, but true is not 1."""
-    return "number", Decimal(digits)
-
-
-COMPARABLE = json.JSONDecoder(object_pairs_hook=refuse_twins, parse_int=exact, parse_float=exact)
+    return float(ours == theirs or number(ours) == number(theirs)), missed
 
 
 def as_json(text: str) -> Any:
-    """The value of a text that is JSON and nothing else; None for any other."""
+    """The value of a text that is JSON and nothing else, to be compared; None for any other."""
+
+    def exact(digits: str) -> tuple[Decimal]:  # 1 is 1.0, but true is not 1
+        return (Decimal(digits),)
+
     try:
-        return COMPARABLE.decode(text)
+        return json.loads(text, object_pairs_hook=refuse_twins, parse_int=exact, parse_float=exact)
     except (ValueError, ArithmeticError, RecursionError):
         return None
 

@@ -1,7 +1,4 @@
-"""The kind `python`: a function of one's own, in a file beside program.md.
-
-It runs in processes of its own (worker.py), without our variables, and may take `SECONDS`.
-"""
+"""The kind `python`: a function of one's own, in processes of its own and without our variables."""
 
 import atexit
 import json
@@ -23,10 +20,10 @@ Process = subprocess.Popen[str]
 
 
 class Function:
-    """Calls a function, side by side in as many processes as there are processors."""
+    """Calls `file.py:function`, side by side in as many processes as there are processors."""
 
     def __init__(self, criterion: Criterion) -> None:
-        """Loads `file.py:function`; raises ValueError where there is none to call."""
+        """Raises ValueError where there is none to call."""
         file, _, self.name = map(str.strip, criterion.argument.rpartition(":"))
         if not (file.endswith(".py") and self.name.isidentifier()):
             raise ValueError(f"expected file.py:function, found '{short(criterion.argument)}'")
@@ -61,7 +58,7 @@ class Function:
 
     def ask(self, process: Process, *question: str | None) -> Mark:
         """Its mark; a process that gives none in time is ended."""
-        timer, line = threading.Timer(SECONDS, kill, [process]), ""
+        timer, line = threading.Timer(SECONDS, end, [process]), ""
         timer.start()
         with suppress(OSError):  # it has ended
             print(json.dumps(question), file=process.stdin, flush=True)
@@ -70,19 +67,15 @@ class Function:
         problem = f"{self.path.name}: {self.name} took over {SECONDS:g} s, or ended its process"
         mark, reason = json.loads(line) if line else (None, problem)
         if mark is None:
-            end(process)
+            with suppress(OSError), process:  # which closes its pipes
+                end(process)
             raise ValueError(short(reason, 300))
         return mark, short(reason, 300)
 
 
-def kill(process: Process) -> None:
+def end(process: Process) -> None:
     """With all that it started; whoever waits for its answer reads an end of file."""
     if process.returncode is None:
         with suppress(OSError):
             getattr(os, "killpg", os.kill)(process.pid, 9)
-
-
-def end(process: Process) -> None:
-    kill(process)
-    with suppress(OSError):
-        process.communicate()
+        process.wait()

@@ -1,8 +1,4 @@
-"""Kinds that look for words: `mentions`, `avoids`.
-
-Words are those of Unicode's own rules (UAX #29), so that 42 is not in 3.42 nor "can" in "can't".
-English ones are found in both numbers.
-"""
+"""Kinds that look for words, those of UAX #29 (42 is not in 3.42): `mentions`, `avoids`."""
 
 import re
 import unicodedata
@@ -15,9 +11,7 @@ from autoresearch.criteria.kind import Mark
 from autoresearch.text import short
 
 # Scripts that put no spaces around words, or (Hangul) hang particles on them.
-UNSPACED = regex.compile(
-    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-)
+UNSPACED = regex.compile(r"[\p{Han}\p{Hira}\p{Kana}\p{Hang}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 MARKS = regex.compile(r"(\p{M}{30})\p{M}+")  # UAX #15 allows no more; sorting them is quadratic
 WIDE = regex.compile(r"[\u2080-\u2089\ufb00-\ufb4f\uff01-\uffee]+")  # other shapes of a sign
 CAPITALS = regex.compile(r"(?<![^\W_])(\p{Lu}{2,}+)s(?![^\W_])")  # AIs
@@ -37,19 +31,16 @@ PART = regex.compile(r'(?:"[^"]*+"|[^,]|(?<=\d),(?=\d{3}(?!\d)))++')  # 1,200 is
 QUOTED = regex.compile(r"\A[\"'\u201c\u201d](.*)[\"'\u201c\u201d]\Z", regex.DOTALL)
 LONGEST = 500_000  # characters that are looked at, so that no response takes over a second
 PARTING, APART = ",|", "\ue000\ue001"  # signs, and those of a filled-in text: they part nothing
-
-IRREGULAR = dict(
-    pair.split("/")
-    for pair in (
-        "man/men child/children person/people foot/feet tooth/teeth wife/wives shelf/shelves"
-        " woman/women goose/geese mouse/mice louse/lice leaf/leaves life/lives knife/knives"
-        " wolf/wolves half/halves calf/calves loaf/loaves thief/thieves self/selves hoof/hooves"
-        " index/indices matrix/matrices vertex/vertices appendix/appendices axis/axes datum/data"
-        " medium/media bacterium/bacteria curriculum/curricula phenomenon/phenomena"
-        " criterion/criteria nucleus/nuclei fungus/fungi cactus/cacti stimulus/stimuli"
-        " radius/radii larva/larvae formula/formulae quiz/quizzes menu/menus taxi/taxis ad/ads"
-    ).split()
+PAIRS = (
+    "man/men child/children person/people foot/feet tooth/teeth wife/wives shelf/shelves"
+    " woman/women goose/geese mouse/mice louse/lice leaf/leaves life/lives knife/knives"
+    " wolf/wolves half/halves calf/calves loaf/loaves thief/thieves self/selves hoof/hooves"
+    " index/indices matrix/matrices vertex/vertices appendix/appendices axis/axes datum/data"
+    " medium/media bacterium/bacteria curriculum/curricula phenomenon/phenomena criterion/criteria"
+    " nucleus/nuclei fungus/fungi cactus/cacti stimulus/stimuli radius/radii larva/larvae"
+    " formula/formulae quiz/quizzes menu/menus taxi/taxis ad/ads"
 )
+IRREGULAR = dict(pair.split("/") for pair in PAIRS.split())
 SINGULAR = {many: one for one, many in IRREGULAR.items()}
 ENDINGS = [("", "s"), ("y", "ies"), ("sis", "ses"), ("o", "oes")]
 ENDINGS += [(hiss, hiss + "es") for hiss in ("s", "x", "z", "ch", "sh")]

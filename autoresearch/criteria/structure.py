@@ -34,6 +34,7 @@ def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+MATCH_SECONDS = 0.5  # what one search of a pattern may take
 DECODER = json.JSONDecoder(object_pairs_hook=refuse_twins)
 ATTEMPTS = 50  # places where an object may begin,
 EFFORT = 1_000_000  # and characters read in vain: a hostile text could have each read to its end
@@ -48,14 +49,10 @@ def json_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
             return
         try:
             found, end = DECODER.raw_decode(text, start)
+            yield found, start, end
         except (ValueError, RecursionError) as error:
             wasted += getattr(error, "pos", len(text)) - start
             end = start + 1
-        else:
-            yield found, start, end
-
-
-MATCH_SECONDS = 0.5  # what one search of a pattern may take
 
 
 def read_pattern(argument: str) -> regex.Pattern[str]:

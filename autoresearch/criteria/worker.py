@@ -1,7 +1,6 @@
-"""The process in which a `python:` criterion runs: JSON lines in, JSON lines out.
+"""The process of a `python:` criterion, a script on the standard library alone.
 
-A script on the standard library alone. The first line holds the source, each other one a call; the
-reply is [mark, reason], or [null, what went wrong].
+JSON lines in, first the source, then calls; out [mark, reason], or [null, what went wrong].
 """
 
 import faulthandler
@@ -29,7 +28,11 @@ def main(path: str, name: str, seconds: str) -> None:
             if function is None:
                 function = load(path, name, *json.loads(line))
             else:
-                reply = as_mark(function(*json.loads(line)))
+                result = function(*json.loads(line))
+                pair = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
+                if not (isinstance(pair[0], Real) and 0 <= float(pair[0]) <= 1):  # no NaN
+                    raise ValueError(f"it returned {result!r:.60}, expected a number from 0 to 1")
+                reply = float(pair[0]), str(pair[1])
         except BaseException as error:  # sys.exit() too is the function's, not ours
             reply = None, placed(error, path, function)
         faulthandler.cancel_dump_traceback_later()
@@ -46,13 +49,6 @@ def load(path: str, name: str, source: str) -> Any:
     except TypeError as error:
         raise TypeError(f"expected def {name}(response, expected, input): {error}") from error
     return function
-
-
-def as_mark(result: Any) -> tuple[float, str]:
-    mark, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
-    if isinstance(mark, Real) and 0 <= float(mark) <= 1:  # no NaN
-        return float(mark), str(reason)
-    raise ValueError(f"it returned {result!r:.60}, expected a number from 0 to 1")
 
 
 def placed(error: BaseException, path: str, function: Any) -> str:
