@@ -96,8 +96,7 @@ def read_verdict(text: str) -> tuple[float, str]:
             raise ValueError("it states a range")
         found.add(as_points(hit[hit.lastindex or 0]))
     if len(found) > 1:
-        several = ", ".join(f"{points:g}" for points in sorted(found)[:5])
-        raise ValueError(f"it states several scores, {several}")
+        raise ValueError(f"it states several scores, from {min(found):g} to {max(found):g}")
     if not found:
         raise ValueError("it states no score")
     return found.pop(), short(reason or prose, 300)

@@ -27,7 +27,6 @@ from autoresearch.text import count, duration, money, short, visible
 
 ENOUGH = 7.0  # points from which a cheap trick is a warning
 SOME, MANY = 20, 200  # inputs that the tricks, the expected answers are tried on
-LONGEST_TRICK = 1000  # words
 MESSAGE = 4000  # tokens that the agent reads more, once there is a history
 DEVIATION = 6.5  # points by which right-or-wrong scores of two prompts differ on one input
 LOREM = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor".split()
@@ -73,7 +72,7 @@ class Rehearsal:
     def __init__(self, program: Program, client: Any, *functions: Any) -> None:
         self.program, self.problems = program, list[str]()
         self.spent = {role: type(client.total)() for role in ("task", "judge", "agent")}
-        self.answer, self.judge, self.propose = (
+        self.answer, self.judge, self.propose = (  # functions of the five, not imported here
             partial(call, client, program, spent=spent)
             for call, spent in zip(functions, self.spent.values(), strict=True)
         )
@@ -209,7 +208,7 @@ def tricks(program: Program, given: Input) -> Iterator[tuple[str, str, str]]:
     """Name and response of each, and what would see through it."""
     arguments = {c.kind: read_argument(c, given) for c in program.criteria}
     low, high = arguments.get("words", (60, 60))
-    length = min(LONGEST_TRICK, low if high == math.inf else round((low + high) / 2))
+    length = min(1000, low if high == math.inf else round((low + high) / 2))  # words
     stops = min(length, arguments.get("sentences", (length // 12, 0))[0])
     mentioned = [read_argument(c, given) for c in program.criteria if c.kind == "mentions"]
     keywords = [group[0] for groups in mentioned for group in groups]

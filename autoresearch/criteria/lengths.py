@@ -8,34 +8,29 @@ import sentencex
 from autoresearch.criteria.kind import Mark
 from autoresearch.text import short
 
-CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}"  # each counts as a word
+SIGN = r"\p{Han}\p{Hiragana}\p{Katakana}"  # each counts as a word
 INSIDE = r"['\u2019.@/:&\-\u2010\u2011]|(?<=\d),(?=\d)"  # joins the parts of one word
-WORD = regex.compile(
-    rf"(?V1)[{CHARACTER}]|[\w--[{CHARACTER}]]+(?:(?:{INSIDE})[\w--[{CHARACTER}]]+)*"
-)
+WORD = regex.compile(rf"(?V1)[{SIGN}]|[\w--[{SIGN}]]+(?:(?:{INSIDE})[\w--[{SIGN}]]+)*")
 # Paragraphs, list items and headings end a sentence, and so do stops that sentencex does not know.
 BLOCK = regex.compile(r"\n\s*\n|\n(?=\s*(?:[-*+#>|]|\d+[.)])\s)")
-RARE_STOP = regex.compile(
-    r"(?<=[\u0f0d\u0f0e\u17d4\u17d5])|(?<=\u2026)\s++(?=[\p{Quotation_Mark}(*_]*\p{Lu})"
-)
+STOP = regex.compile(r"(?<=[\u0f0d\u0f0e\u17d4\u17d5])|(?<=\u2026)\s++(?=[\p{QMark}(*_]*\p{Lu})")
 BULLET = regex.compile(r"\A\s*(?:(?:[-*+>]|#+|\d+[.)])\s+)+")
 CODE = regex.compile(r"[*`]+|(?<=[!?\uff01\uff1f])[!?\uff01\uff1f]+")  # and repeated signs
-BRACKET = regex.compile(r"[\p{Quotation_Mark}()\[\]{}]")
-OPENING = regex.compile(r"\A[\s_]*+(?:(?!\[\d)[\p{Quotation_Mark}(\[])++")
-CLOSING = regex.compile(r"[\p{Quotation_Mark})\]]\s*\Z")
+BRACKET = regex.compile(r"[\p{QMark}()\[\]{}]")
+OPENING = regex.compile(r"\A[\s_]*+(?:(?!\[\d)[\p{QMark}(\[])++")
+CLOSING = regex.compile(r"[\p{QMark})\]]\s*\Z")
 GOES_ON = regex.compile(r"\s*[\p{Ll}\u3068]")  # "No!" he said
 ABBREVIATED = regex.compile(r"(?i)(?:\A|[\s(])(?:dr|vols?|chs?|eqs?|abs|abb|approx|sra|dra)\.\s*\Z")
 SCRIPTS = {r"\p{Greek}": "el", r"\p{Hiragana}": "ja", r"\p{Armenian}": "hy", r"\p{Cyrillic}": "ru"}
 LONG = 2000  # characters; sentencex takes the square of the quotes that are never closed
 LONGEST = 100_000  # characters that are looked at: more sentences than any band
+BAND = re.compile(r"(?:up to|(\d{1,9})\s*[-\u2013])\s*(\d{1,9})|(\d{1,9})\s*(\+)?")
 Band = tuple[int, float]
 
 
 def read_band(argument: str) -> Band:
     """Reads `60-120`, `up to 120`, `60+` or `60`; an open lower end still asks for something."""
-    found = re.fullmatch(
-        r"(?:up to|(\d{1,9})\s*[-\u2013])\s*(\d{1,9})|(\d{1,9})\s*(\+)?", argument.strip().lower()
-    )
+    found = BAND.fullmatch(argument.strip().lower())
     if not found:
         raise ValueError(f"expected 60-120, up to 120, 60+ or 60, found '{short(argument)}'")
     low = int(found[1] or found[3] or 1)
@@ -62,10 +57,8 @@ def words(band: Band, response: str) -> Mark:
 def sentences(band: Band, response: str) -> Mark:
     """Counts sentences, and each list item, heading or paragraph without a stop as one."""
     text = response[:LONGEST].encode("utf-8", "replace").decode()
-    language = "en"
-    if not text.isascii():
-        mostly = (c for s, c in SCRIPTS.items() if 4 * len(regex.findall(s, text)) > len(text))
-        language, text = next(mostly, "en"), RARE_STOP.sub("\n\n", text)
+    mostly = (c for s, c in SCRIPTS.items() if 4 * len(regex.findall(s, text)) > len(text))
+    language, text = next(mostly, "en"), STOP.sub("\n\n", text)
     blocks = (count_sentences(block, language) for block in BLOCK.split(text) if WORD.search(block))
     return in_band(band, sum(blocks), "sentences")
 

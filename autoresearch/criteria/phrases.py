@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from functools import lru_cache
+from operator import methodcaller
 
 import regex
 from unicode_segmentation_rs import split_word_bounds
@@ -31,6 +32,7 @@ PART = regex.compile(r'(?:"[^"]*+"|[^,]|(?<=\d),(?=\d{3}(?!\d)))++')  # 1,200 is
 QUOTED = regex.compile(r"\A[\"'\u201c\u201d](.*)[\"'\u201c\u201d]\Z", regex.DOTALL)
 LONGEST = 500_000  # characters that are looked at, so that no response takes over a second
 PARTING, APART = ",|", "\ue000\ue001"  # signs, and those of a filled-in text: they part nothing
+one_phrase = methodcaller("translate", str.maketrans(PARTING, APART))
 PAIRS = (
     "man/men child/children person/people foot/feet tooth/teeth wife/wives shelf/shelves"
     " woman/women goose/geese mouse/mice louse/lice leaf/leaves life/lives knife/knives"
@@ -63,15 +65,13 @@ Group = tuple[str, ...]  # the ways to say one thing
 
 def canonical(text: str) -> str:
     """Text in Unicode's form NFC, what UTF-8 cannot hold replaced."""
-    text = text.encode("utf-8", "replace").decode()
-    return unicodedata.normalize("NFC", MARKS.sub(r"\1", text))
+    return unicodedata.normalize("NFC", MARKS.sub(r"\1", text.encode("utf-8", "replace").decode()))
 
 
 def fold(text: str) -> str:
     """Text as `mentions` compares it: no case, width, emphasis, hyphens or line breaks."""
     text = WIDE.sub(lambda wide: unicodedata.normalize("NFKC", wide[0]), CAPITALS.sub(r"\1", text))
-    text = canonical(canonical(text).casefold())
-    text = text if text.isascii() else text.translate(SIGNS)
+    text = canonical(canonical(text).casefold()).translate(SIGNS)
     text = THOUSANDS.sub("", EMPHASIS.sub("", text))
     return " ".join(HYPHEN.sub(" ", text).split())
 
@@ -80,8 +80,7 @@ def fold(text: str) -> str:
 def tokens(text: str) -> tuple[str, bool]:
     """The folded text, a NUL before and after each word and sign; whether it may be English."""
     text = fold(text[:LONGEST]).replace("\0", " ")
-    if "'" in text:
-        text = ELISION.sub("\\g<0>\0", POSSESSIVE.sub("\0\\g<0>", text))
+    text = ELISION.sub("\\g<0>\0", POSSESSIVE.sub("\0\\g<0>", text))
     if not text.isascii():
         text = UNSPACED.sub("\0\\g<0>\0", text)
     words = split_word_bounds(text)
@@ -89,10 +88,6 @@ def tokens(text: str) -> tuple[str, bool]:
     english = sum(t in ENGLISH for t in first) >= sum(t in FOREIGN for t in first)
     joined = "\0".join(["", *(token for token in words if token != "\0"), ""])
     return SIGNED.sub(lambda signed: signed[0].replace("\0", ""), joined), english
-
-
-def one_phrase(text: str) -> str:
-    return text.translate(str.maketrans(PARTING, APART))
 
 
 def read_groups(argument: str) -> list[Group]:
@@ -122,10 +117,8 @@ def pattern(group: Group, numbers: bool) -> re.Pattern[str]:
 
 def forms(word: str) -> set[str]:
     """An English word in both numbers, as far as its letters tell; any other word as it is."""
-    if word in SINGULAR:
-        return {word, SINGULAR[word]}
-    numbers = {word, IRREGULAR.get(word, word)}
-    if not regex.fullmatch(r"\p{Latin}{3,}", word):
+    numbers = {word, IRREGULAR.get(word, word), SINGULAR.get(word, word)}
+    if word in SINGULAR or not regex.fullmatch(r"\p{Latin}{3,}", word):
         return numbers
     is_plural = word[-1] != "s" or word[-2] not in "sui" and len(word) > 3 and word not in NO_PLURAL
     for one, many in ENDINGS:
