@@ -5,18 +5,18 @@ Which method holds on how few inputs `python -m tests.benchmarks.intervals` meas
 """
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from statistics import NormalDist, fmean, variance
+from typing import NamedTuple
 
 ALPHA = 0.05
 PSEUDO = 1.25  # pseudo-pairs at each end of a difference
 SEEN = 8  # degrees of freedom that a variance known from elsewhere weighs,
 TRUSTED = 4  # and those that the quantile takes from it: tails are longer than the normal's
 FLOOR = 0.1  # points: no standard deviation is taken to be less
-MOST = 1e6  # no quantile that is asked for is larger
 FEW = 4  # distinct scores up to which they are taken for labels
 FRESH, SEARCHED = 0.64, 0.48  # deviations from 0 that count for the chance: fitted to simulations
 
@@ -25,8 +25,7 @@ Bounds = tuple[float, float]
 Scores = Mapping[str, list[float]]  # input -> the score of each pass
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A mean with its 95 % interval, in points."""
 
     mean: float
@@ -57,7 +56,7 @@ class Evidence:
     def score(self, prompt: str) -> Interval:
         groups = self._groups(self.fresh[prompt])
         if self.scale:
-            return binomial(_flat(groups), self.scale)
+            return binomial([*chain(*groups)], self.scale)
         return student(groups, self._expected(prompt, self.seen), (0.0, 10.0))
 
     def difference(self, prompt: str, other: str, alpha: float = ALPHA) -> Interval:
@@ -66,7 +65,7 @@ class Evidence:
             return Interval(0.0, 0.0, 0.0)
         groups = self._groups(_less(self.fresh[prompt], self.fresh[other]))
         if self.scale:
-            return pseudo_paired(_flat(groups), self.scale[1] - self.scale[0], alpha)
+            return pseudo_paired([*chain(*groups)], self.scale[1] - self.scale[0], alpha)
         seen = self._expected(prompt, self._seen_less(other))
         return student(groups, seen, (-10.0, 10.0), alpha)
 
@@ -77,7 +76,7 @@ class Evidence:
             return 0.5
         fresh, seen, pairs = self.difference(prompt, other), 0.0, self._seen_less(other)
         deviation = (fresh.high - fresh.low) / 2 / NormalDist().inv_cdf(1 - ALPHA / 2)
-        values, spread = _flat(self._groups(pairs[prompt])), self._expected(prompt, pairs)
+        values, spread = [*chain(*self._groups(pairs[prompt]))], self._expected(prompt, pairs)
         if values and spread is not None:
             seen = fmean(values) / max(math.sqrt(spread / len(values)), FLOOR / 2)
         return NormalDist().cdf(FRESH * fresh.mean / deviation + SEARCHED * seen)
@@ -102,10 +101,6 @@ def _less(mine: Scores, other: Scores) -> Scores:
     return {t: [a - b for a, b in zip(mine[t], other[t], strict=False)] for t in both}
 
 
-def _flat(groups: Groups) -> list[float]:
-    return [value for group in groups for value in group]
-
-
 def within(groups: Groups) -> float | None:
     """The variance of values around the mean of their group; None where each has but one."""
     freedom = sum(len(group) - 1 for group in groups if group)
@@ -121,7 +116,7 @@ def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = A
     Source: Johnson, Modified t tests and confidence intervals for asymmetrical populations, JASA 73
     (1978).
     """
-    values = _flat(groups)
+    values = [*chain(*groups)]
     mean, freedom = fmean(values), len(values) - len(groups)
     known, trusted = (0, 0) if seen is None else (SEEN, TRUSTED)
     if freedom + trusted < 1:
@@ -143,13 +138,11 @@ def binomial(values: Sequence[float], bounds: Bounds) -> Interval:
     Source: Blaker, Confidence curves and improved exact confidence intervals for discrete
     distributions, Canadian Journal of Statistics 28 (2000).
     """
-    (low, high), n, mean = bounds, len(values), fmean(values)
-    right = sum((value - low) / (high - low) for value in values)
-    whole = min(math.floor(right + 1e-9), n - 1)
-    part, points = max(0.0, right - whole), high - low
-    least = (1 - part) * _least(whole, n) + part * _least(whole + 1, n)
-    most = 1 - (1 - part) * _least(n - whole, n) - part * _least(n - whole - 1, n)
-    return Interval(mean, min(low + least * points, mean), max(low + most * points, mean))
+    mean, n, points = fmean(values), len(values), bounds[1] - bounds[0]
+    right = sum((value - bounds[0]) / points for value in values)
+    low = bounds[0] + points * _least(right, n)
+    high = bounds[1] - points * _least(n - right, n)
+    return Interval(mean, min(low, mean), max(high, mean))
 
 
 def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPHA) -> Interval:
@@ -180,60 +173,50 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 @lru_cache(maxsize=4096)
-def _least(right: int, n: int) -> float:
+def _least(right: float, n: int) -> float:
     """The least share of successes that Blaker's test accepts after `right` of n."""
-    if right == 0:
+    whole = math.floor(right + 1e-9)
+    if (part := right - whole) > 1e-9:
+        return (1 - part) * _least(whole, n) + part * _least(whole + 1, n)
+    if whole == 0:
         return 0.0
 
-    def accepted(share: float) -> bool:
+    def accepted(step: int) -> bool:
         def below(k: int) -> float:
             """P(fewer than k successes)."""
-            return 1 - _beta(k, n - k + 1, share)
+            return 1 - _beta(k, n - k + 1, step / 1e12)
 
-        own = 1 - below(right)
-        fewer = bisect_right(range(1, right + 1), own, key=below)
+        own = 1 - below(whole)
+        fewer = bisect_right(range(1, whole + 1), own, key=below)
         return own + (below(fewer) if fewer else 0.0) >= ALPHA
 
-    return _first(accepted, 0.0, right / n)
-
-
-def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a condition that holds at `high` begins to hold, by bisection."""
-    while high - low > 1e-10 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    return bisect_left(range(whole * 10**12 // n), True, key=accepted) / 1e12
 
 
 @lru_cache(maxsize=4096)
 def t_quantile(freedom: float, level: float = 1 - ALPHA / 2) -> float:
-    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, by bisection.
+    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, up to a million.
 
     P(T <= t) comes from the incomplete beta function (Abramowitz, Stegun 26.7.1).
     """
 
-    def reached(t: float) -> bool:
-        return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2 >= level
+    def reached(step: int) -> float:
+        return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + (step / 1e10) ** 2)) / 2
 
-    return _first(reached, 0.0, MOST)
+    return bisect_left(range(10**16), level, key=reached) / 1e10
 
 
 def _beta(a: float, b: float, x: float) -> float:
-    """Regularised incomplete beta function, by its continued fraction (Lentz; DLMF 8.17.22)."""
+    """Regularised incomplete beta function, by its continued fraction (DLMF 8.17.22)."""
     if x in (0.0, 1.0):
         return x
     if x > (a + 1) / (a + b + 2):  # the fraction converges fast on this side only
         return 1 - _beta(b, a, 1 - x)
     front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     front += a * math.log(x) + b * math.log1p(-x)
-    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
-    value = d
-    for m in range(1, 300):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+    rest = 1.0
+    for m in range(20 + round(math.sqrt(a + b)), 0, -1):
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for step in (even, odd):
-            d, c = 1 / (1 + step * d), 1 + step / c
-            value *= c * d
-        if abs(c * d - 1) < 1e-14:
-            break
-    return math.exp(front) * value / a
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        rest = 1 + even / (1 + odd / rest)
+    return math.exp(front) / a / (1 - (a + b) * x / (a + 1) / rest)

@@ -7,9 +7,8 @@ nothing changes. A record costs the inputs that were met and its prompt's sample
 
 import math
 from bisect import bisect_left, insort
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from statistics import fmean
 
 PRIOR = 1.0  # trials' worth of belief that an input is like the others
@@ -17,6 +16,7 @@ SPREAD_FLOOR = 0.25  # points: prompts are never taken to be all alike
 
 Block = tuple[str, ...]  # input texts
 Sample = tuple[Block, Sequence[float]]  # with their scores, 0..10
+Mean = tuple[Block, float]  # of a sample, difficulty still in
 # samples, their mean less difficulty, and of the true score the posterior's mean and deviation
 Estimate = tuple[int, float, float, float]
 
@@ -26,37 +26,35 @@ class _Group:
     follows what difficulty does to all their means and squares."""
 
     def __init__(self, met: Mapping[Block, int]) -> None:
-        self.met = met
-        self.n = sum(met.values())
-        self.prompts = 0
+        self.met, self.n = met, sum(met.values())
+        self.ranks: list[tuple[float, int, str]] = []  # mean, -length, key: best last
         self.means = self.squared_means = self.squares = 0.0
         self.apart = dict.fromkeys(met, 0.0)  # block -> sum of scores there less the mean
-        self.ranks: list[tuple[float, int, str]] = []  # mean, -length, key: best last
         self.ease = 0.0  # points by which its blocks are easier than others
 
-    def count(self, key: str, values: Mapping[Block, list[float]], sign: int) -> None:
+    def count(self, key: str, samples: Sequence[Mean], sign: int) -> None:
         """Take a prompt in (sign 1) or out (-1)."""
-        every = [value for each in values.values() for value in each]
-        mean = fmean(every)
-        self.prompts += sign
+        mean = fmean(value for _, value in samples)
         self.means += sign * mean
         self.squared_means += sign * mean**2
-        self.squares += sign * sum((value - mean) ** 2 for value in every)
-        for block, each in values.items():
-            self.apart[block] += sign * (sum(each) - len(each) * mean)
+        self.squares += sign * sum((value - mean) ** 2 for _, value in samples)
+        for block, value in samples:
+            self.apart[block] += sign * (value - mean)
         rank = (mean, -len(key), key)
         if sign > 0:
             insort(self.ranks, rank)
         else:
             del self.ranks[bisect_left(self.ranks, rank)]
 
-    def without(self, ease: Mapping[Block, float]) -> tuple[float, float, float]:
-        """The sums of the prompts' means, of the squares of these, and of the squared deviations of
-        the samples from them, difficulty out."""
-        means = self.means - self.prompts * self.ease
-        more = [(ease[b] - self.ease, times, self.apart[b]) for b, times in self.met.items()]
-        squares = self.squares + sum(e * (self.prompts * n * e - 2 * a) for e, n, a in more)
-        return means, self.squared_means - self.ease * (self.means + means), squares
+    def without(self, ease: Mapping[Block, float]) -> tuple[int, int, float, float, float]:
+        """Samples of each prompt, prompts, the sums of their means, of the squares of these, and of
+        the squared deviations of the samples from them, difficulty out."""
+        k, met = len(self.ranks), self.met.items()
+        self.ease = sum(n * ease[block] for block, n in met) / self.n
+        means = self.means - k * self.ease
+        more = [(ease[block] - self.ease, n, self.apart[block]) for block, n in met]
+        squares = self.squares + sum(e * (k * n * e - 2 * apart) for e, n, apart in more)
+        return self.n, k, means, self.squared_means - self.ease * (self.means + means), squares
 
 
 class Posterior:
@@ -70,47 +68,42 @@ class Posterior:
     """
 
     def __init__(self) -> None:
-        self.within = 0.0
+        self.within = self.mean = 0.0
         self.between = SPREAD_FLOOR**2
-        self.mean = 0.0
         self.freedom = 0
-        self._values: dict[str, dict[Block, list[float]]] = {}  # by prompt, difficulty still in
+        self._samples: dict[str, list[Mean]] = defaultdict(list)  # by prompt
         self._groups: dict[frozenset[tuple[Block, int]], _Group] = {}
         self._over: dict[str, tuple[float, int]] = {}  # input -> sum and number of its residuals
-        self._centre = 0.0
-        self._ease: dict[Block, float] = {}
+        self._ease: dict[str, float] = {}  # of each input; empty while all met the same
 
     def add(self, key: str, samples: Sequence[Sample]) -> None:
         """Take in the samples, at least one, of the prompt with this key."""
         level = self.of(key, samples)[2]
-        values = self._values.setdefault(key, {})
-        if values:
-            self._count(key, -1)
+        if key in self._samples:
+            self._group(key).count(key, self._samples[key], -1)
         for block, scores in samples:
-            values.setdefault(block, []).append(fmean(scores))
-            self._ease.setdefault(block, 0.0)
+            self._samples[key].append((block, fmean(scores)))
             for text, score in zip(block, scores, strict=False):
                 total, n = self._over.get(text, (0.0, 0))
                 self._over[text] = total + score - level, n + 1
-        self._count(key, 1)
+        self._group(key).count(key, self._samples[key], 1)
+        self._groups = {met: group for met, group in self._groups.items() if group.ranks}
         self._fit()
 
-    def _count(self, key: str, sign: int) -> None:
+    def _group(self, key: str) -> _Group:
         met = self.met(key)
-        group = self._groups.setdefault(frozenset(met.items()), _Group(met))
-        group.count(key, self._values[key], sign)
-        if not group.prompts:
-            del self._groups[frozenset(met.items())]
+        return self._groups.setdefault(frozenset(met.items()), _Group(met))
 
     def _fit(self) -> None:
         groups = self._groups.values()
-        if len(self._ease) > 1:
-            self._centre = fmean(total / (n + PRIOR) for total, n in self._over.values())
-            self._ease = {block: self._easier(block) for block in self._ease}
-            for group in groups:
-                group.ease = self.ease(group.met)
-        sums = [(g.n, g.prompts, *g.without(self._ease)) for g in groups]
-        samples, prompts = sum(n * k for n, k, *_ in sums), len(self._values)
+        blocks = {block for group in groups for block in group.met}
+        if len(blocks) > 1:
+            shrunk = {text: total / (n + PRIOR) for text, (total, n) in self._over.items()}
+            centre = fmean(shrunk.values())
+            self._ease = {text: ease - centre for text, ease in shrunk.items()}
+        eases = {block: self.ease({block: 1}) for block in blocks}
+        sums = [group.without(eases) for group in groups]
+        samples, prompts = sum(n * k for n, k, *_ in sums), len(self._samples)
         self.freedom = samples - prompts
         squares = max(sum(within for *_, within in sums), 0.0)
         self.within = squares / self.freedom if self.freedom else 0.0
@@ -120,26 +113,17 @@ class Posterior:
             size = samples - sum(k * n**2 for n, k, *_ in sums) / samples
             between = (spread - self.within * (prompts - 1)) / size
             self.between = max(between, SPREAD_FLOOR**2)
-        weights = [1 / (self.between + self.within / n) for n, *_ in sums]
-        weighed = [(w * k, w * means) for w, (_, k, means, *_) in zip(weights, sums, strict=True)]
-        self.mean = sum(mean for _, mean in weighed) / sum(weight for weight, _ in weighed)
+        weighed = [(k, means, 1 / (self.between + self.within / n)) for n, k, means, *_ in sums]
+        self.mean = sum(w * means for _, means, w in weighed) / sum(w * k for k, _, w in weighed)
 
     def ease(self, met: Mapping[Block, int]) -> float:
         """Points by which blocks met so often are easier than the mean of all inputs met."""
-        if len(self._ease) < 2:
-            return 0.0
-        each = ((times, self._ease.get(block), block) for block, times in met.items())
-        total = sum(n * (self._easier(b) if ease is None else ease) for n, ease, b in each)
-        return total / sum(met.values())
-
-    def _easier(self, block: Block) -> float:
-        met = (self._over[text] for text in block if text in self._over)
-        return sum(total / (n + PRIOR) - self._centre for total, n in met) / max(1, len(block))
+        each = [(n, [self._ease.get(text, 0.0) for text in block]) for block, n in met.items()]
+        return sum(n * sum(eases) / max(1, len(eases)) for n, eases in each) / sum(met.values())
 
     def of(self, key: str, samples: Sequence[Sample] = ()) -> Estimate:
         """Of a prompt when these samples come to those it has; there must be one in all."""
-        known = self._values.get(key, {}).values()
-        values = [value for each in known for value in each]
+        values = [value for _, value in self._samples.get(key, ())]
         values += [fmean(scores) for _, scores in samples]
         return self._estimate(len(values), fmean(values) - self.ease(self.met(key, samples)))
 
@@ -152,11 +136,9 @@ class Posterior:
         """The keys of k prompts or more, among them the k best by the posterior mean."""
         # in a group the posterior mean rises with the mean: k of each suffice
         for group in self._groups.values():
-            for mean, _, key in islice(reversed(group.ranks), k):
+            for mean, _, key in group.ranks[: -k - 1 : -1]:
                 yield key, self._estimate(group.n, mean - group.ease)
 
     def met(self, key: str, samples: Sequence[Sample] = ()) -> Counter[Block]:
         """How often the prompt met each block, these samples included."""
-        known = self._values.get(key, {})
-        met = Counter({block: len(each) for block, each in known.items()})
-        return met + Counter(block for block, _ in samples)
+        return Counter(block for block, _ in (*self._samples.get(key, ()), *samples))
