@@ -7,13 +7,14 @@ there are many, a block of them. All is a pure function of what was added, in th
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
-from itertools import count
+from itertools import chain, count, pairwise
 from statistics import fmean
 from threading import RLock
+from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
 
@@ -26,6 +27,7 @@ WHOLE = 24  # inputs up to which a pass is all of them; beyond
 BLOCK = 8  # it is a block of so many
 NEAR = 97.0  # rapidfuzz ratio, 0-100, from which two prompts are near repeats,
 EDITS = 60  # unless so many letters were added or taken out: a sentence is no slip of the pen
+LATEST = 1000  # distinct prompts that near repeats are looked for in, beside the leading ones
 NUMBER = re.compile(r"\d+")
 TIE = 0.1  # of the noise: a difference that the search does not tell from none
 CONTENDERS = 8  # prompts that enter the confirmation
@@ -34,8 +36,7 @@ REFUSED = 2  # failures that name an input which was never answered: it is left 
 ON_INPUT = re.compile(r'input "(.*)"\)\Z')  # how an error names it
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Where one prompt stands: `samples` (passes, or blocks) with their `mean` less difficulty;
     `estimate` and `deviation` are the posterior's, in points."""
 
@@ -47,13 +48,15 @@ class Standing:
     deviation: float
 
 
-def _letters(text: str) -> int:
-    """How often the common letters occur, each in unary: the bits in which two texts differ are
-    the least edits between them, which tells nearly all of 10,000 prompts apart."""
-    bits = 0
-    for letter in "etaoinsrhldcumfpgwybvkjxqz .-":
-        bits = bits << 400 | (1 << min(text.count(letter), 400)) - 1
-    return bits
+@lru_cache(maxsize=64)
+def _outline(prompt: str) -> tuple[str, int, int]:
+    """A prompt, its length, and how often 16 letters occur, each as 32 bits of which one turns at
+    every step (a Johnson counter): no more bits differ between two prompts than edits."""
+    text, bits = normalise(prompt).casefold(), 0
+    for letter in "etaoinsrhldcumfp":
+        turns, ones = divmod(text.count(letter), 32)
+        bits = bits << 32 | ((1 << ones) - 1 ^ turns % 2 * 0xFFFFFFFF)
+    return prompt, len(text), bits
 
 
 def in_blocks(inputs: Sequence[str]) -> tuple[Block, ...]:
@@ -62,9 +65,8 @@ def in_blocks(inputs: Sequence[str]) -> tuple[Block, ...]:
     if len(inputs) <= WHOLE:
         return (tuple(inputs),)
     order = sorted(inputs, key=lambda text: sha256(text.encode("utf-8", "replace")).digest())
-    last = BLOCK * (round(len(order) / BLOCK) - 1)  # takes what is left over
-    starts = range(0, last, BLOCK)
-    return (*(tuple(order[at : at + BLOCK]) for at in starts), tuple(order[last:]))
+    starts = range(0, BLOCK * round(len(order) / BLOCK), BLOCK)  # the last takes what is left over
+    return tuple(tuple(order[at:end]) for at, end in pairwise((*starts, len(order))))
 
 
 class History:
@@ -89,25 +91,26 @@ class History:
         self.held_out = held_out  # None where program.md is not known
         self.deterministic = deterministic
         self.inherited = inherited  # the best prompt of the series before
-        self.series = series  # the digest of what is asked
-        self.experiments: list[Experiment] = []
+        self.series, self.criteria = series, ""  # digests of what is asked, of how it is scored
+        self.experiments = list[Experiment]()
+        self.proposals = list[Experiment]()  # scored
+        self.measured = list[Experiment]()  # scored confirmations and ablations
+        self.failures, self._refusals = Counter[str](), Counter[str]()  # by cause, by input
+        self.spoilers: set[str] | None = None  # inputs that all failures since the last score name
+        self.completed = self.since_lead = 0  # proposals scored, and those since the latest leader
         self.leader: Standing | None = None
-        self.proposals: list[Experiment] = []  # scored
-        self.completed = self.since_lead = 0  # of these
-        self.failures: Counter[str] = Counter()
-        # records so far, what the leader was believed to score then: later samples take it down
-        self.best_line: list[tuple[int, float]] = []
+        self.baseline: Standing | None = None
+        self.noise: float | None = None  # deviation of a prompt's samples; None until one has two
+        self.tie = 0.0  # points; smaller differences of estimates are ties
+        self.best_line = list[tuple[int, float]]()  # records so far, the leader's estimate then
         self.contenders: dict[int, list[Standing]] = {}  # by target, before its confirmation
-        self.measured: list[Experiment] = []  # scored confirmations and ablations
-        self._baseline: str | None = None
-        self._numbers: set[int | None] = set()
-        self._lowest = 1
-        self._leads: Counter[str] = Counter()
+        self._leading: list[Standing] = []
+        self._leads = Counter[str]()  # by strategy
+        self._numbers, self._lowest = set[int | None](), 1
         self._first: list[tuple[str, Block, float]] = []  # strategy and first sample of proposals
         self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
-        self._by_length: dict[int, list[tuple[str, int, str]]] = defaultdict(list)
-        self._refusals: Counter[str] = Counter()
-        self._answered: set[str] = set()
+        self._latest = deque[tuple[str, int, int]](maxlen=LATEST)  # outlines of distinct prompts
+        self._answered = set[str]()
         self._posterior = Posterior()
         experiments = list(experiments)
         self._arrange(inputs or searched(experiments))
@@ -121,8 +124,7 @@ class History:
         kept = [text for text in inputs if text not in self.left_out] or inputs
         self._order, self.inputs, self.blocks = inputs, set(kept), in_blocks(kept)
         self._block = {text: block for block in self.blocks for text in block}
-        # what one sample and several are called
-        self.unit = ("block", "blocks") if len(self.blocks) > 1 else ("pass", "passes")
+        self.unit = ("block", "blocks") if len(kept) > WHOLE else ("pass", "passes")
 
     def add(self, experiment: Experiment) -> bool:
         """Take in an ended experiment; true when its prompt took the lead by it."""
@@ -131,28 +133,31 @@ class History:
             if experiment.score is None:
                 error = experiment.error or "unknown"
                 self.failures[error.split(":")[0][:60]] += 1
-                if named := ON_INPUT.search(error):
-                    self._refusals[named[1]] += 1
+                names = set(ON_INPUT.findall(error))
+                self.spoilers = names if self.spoilers is None else names & self.spoilers
+                if names:
+                    self._refusals.update(names)
                     self._arrange(self._order)
                 return False
+            self.spoilers, samples = None, self.samples(experiment)
             self._answered.update(trial.input for trial in experiment.trials)
             if experiment.kind == "proposal":
                 self.completed += 1
                 self.since_lead += 1
                 self.proposals.append(experiment)
                 self._numbers.add(experiment.iteration)
+                for block, scores in samples[:1]:
+                    self._first.append((experiment.strategy, block, fmean(scores)))
             if experiment.kind in ("confirmation", "ablation"):
                 self.measured.append(experiment)
             if experiment.kind == "confirmation" and experiment.iteration is not None:
-                self.contenders.setdefault(experiment.iteration, self.top(CONTENDERS))
-            samples = self.samples(experiment) if experiment.kind != "ablation" else []
-            return bool(samples) and self._pool(experiment, samples)
+                self.contenders.setdefault(experiment.iteration, self._leading)
+            pools = bool(samples) and experiment.kind != "ablation"
+            return pools and self._pool(experiment, samples)
 
     def samples(self, experiment: Experiment) -> list[Sample]:
-        """Its passes or blocks, of the inputs of the search alone.
-
-        A whole block ends a sample, or an input met again; or, as rows came or went, eight.
-        """
+        """Its passes or blocks, on the search's inputs alone: a sample ends with a whole block,
+        before an input met again, or, as rows came or went, with eight of them."""
         if not experiment.trials:
             return [] if experiment.score is None else [((), [experiment.score])]
         if not self.inputs:
@@ -170,36 +175,31 @@ class History:
     def _pool(self, experiment: Experiment, samples: Sequence[Sample]) -> bool:
         """Set the leader: the highest posterior mean, or the shortest prompt tied with it."""
         key = normalise(experiment.prompt)
-        if key not in self._records:
-            folded = key.casefold()
-            self._by_length[len(folded)].append((folded, _letters(folded), key))
-        if experiment.kind == "baseline":
-            self._baseline = key
-        self._records.setdefault(key, []).append(experiment)
-        if experiment.kind == "proposal":
-            self._first.append((experiment.strategy, samples[0][0], fmean(samples[0][1])))
+        records = self._records.setdefault(key, [])
+        records.append(experiment)
+        if len(records) == 1:
+            self._latest.append(_outline(experiment.prompt))
         self._posterior.add(key, samples)
-        ranked = self.top(CONTENDERS)
-        tied = [s for s in ranked if s.estimate >= ranked[0].estimate - self.tie]
+        self.noise = math.sqrt(self._posterior.within) if self._posterior.freedom else None
+        self.tie = TIE * (self.noise or 0.0)
+        if base := experiment if experiment.kind == "baseline" else self.baseline:
+            self.baseline = self.standing(base.prompt)
+        self._leading = self.top(CONTENDERS)
+        tied = [s for s in self._leading if s.estimate >= self._leading[0].estimate - self.tie]
         before, self.leader = self.leader, min(tied, key=lambda s: len(s.prompt))
-        if not self.best_line or self.best_line[-1][1] != self.leader.estimate:
+        if (before and before.estimate) != self.leader.estimate:
             self.best_line.append((len(self.experiments), self.leader.estimate))
-        if normalise(self.leader.prompt) != key or before and normalise(before.prompt) == key:
-            return False
-        if experiment.kind in ("baseline", "proposal"):
+        took_lead = self.leader.prompt == records[0].prompt != (before and before.prompt)
+        if took_lead and experiment.kind in ("baseline", "proposal"):
             self.since_lead = 0
             self._leads[experiment.strategy] += 1
-        return True
+        return took_lead
 
     def standing(self, prompt: str, samples: Sequence[Sample] = ()) -> Standing:
         """Where a prompt stands, or would with these samples; KeyError where there are none."""
         key = normalise(prompt)
         first = self._records[key][0] if not samples else Experiment(None, prompt=prompt)
         return Standing(first.prompt, first.iteration, *self._posterior.of(key, samples))
-
-    @property
-    def baseline(self) -> Standing | None:
-        return None if self._baseline is None else self.standing(self._baseline)
 
     def top(self, k: int) -> list[Standing]:
         """The k best distinct prompts by posterior mean, best first, the shorter of equals."""
@@ -211,58 +211,45 @@ class History:
         """How often a prompt met each block, these samples included."""
         return self._posterior.met(normalise(prompt), samples)
 
-    @property
-    def noise(self) -> float | None:
-        """Standard deviation of a prompt's samples, in points; None until one has two."""
-        return math.sqrt(self._posterior.within) if self._posterior.freedom else None
-
-    @property
-    def tie(self) -> float:
-        """Differences of posterior means up to this many points are ties."""
-        return TIE * (self.noise or 0.0)
-
     def trials(self, prompt: str) -> list[Trial]:
         """All trials of a prompt on the search's inputs."""
         records = self._records.get(normalise(prompt), ())
-        every = (trial for record in records for trial in record.trials)
-        return [trial for trial in every if trial.input in self.inputs]
+        return [trial for e in records for trial in e.trials if trial.input in self.inputs]
 
     def next_number(self, running: Container[object] = ()) -> int:
         """The lowest iteration that is neither scored nor running; a failed one is tried again."""
         while self._lowest in self._numbers:
             self._lowest += 1
-        taken = self._numbers
-        return next(n for n in count(self._lowest) if n not in taken and n not in running)
+        return next(n for n in count(self._lowest) if n not in running and n not in self._numbers)
 
     def twin(self, prompt: str) -> str | None:
-        """The earlier prompt that this one repeats, exactly or nearly; None when it is new.
-
-        Another number makes a new prompt, however alike: "at most 60 words" is not "90 words".
-        """
-        key = normalise(prompt)
+        """The earlier prompt that this one repeats, or, if it is of the latest or the leading ones,
+        nearly repeats; None when it is new. Another number makes a new prompt, however alike:
+        "at most 60 words" is not "90 words"."""
+        key, (_, size, bits) = normalise(prompt), _outline(prompt)
+        cutoff = max(NEAR, 100 - 50 * EDITS / max(1, size))
+        edits = math.ceil(2 * size * (100 / cutoff - 1))  # at most: the other is longer by them
+        shortest, longest, folded = size - edits, size + edits, key.casefold()
         with self.lock:
             if key in self._records:
                 return self._records[key][0].prompt
-            folded = key.casefold()
-            cutoff = max(NEAR, 100 - 50 * EDITS / max(1, len(folded)))
-            # ratio r allows a length difference of at most (2 - 2r)/r of the shorter
-            longest = len(folded) * (200 / cutoff - 1) + 1
-            lengths = range(math.floor(len(folded) ** 2 / longest) - 1, math.ceil(longest) + 1)
-            window = [entry for n in lengths for entry in self._by_length.get(n, ())]
-        edits, mine = (1 - cutoff / 100) * (len(folded) + longest), _letters(folded)
-        near = [entry for entry in window if (entry[1] ^ mine).bit_count() <= edits]
-        texts, numbers = [entry[0] for entry in near], NUMBER.findall(folded)
-        for text, _, at in process.extract(
-            folded, texts, scorer=fuzz.ratio, score_cutoff=cutoff, limit=None
-        ):
-            if NUMBER.findall(text) == numbers:
-                return self._records[near[at][2]][0].prompt
-        return None
+            leading = (_outline(standing.prompt) for standing in self._leading)
+            alike = [
+                known
+                for known, length, theirs in chain(self._latest, leading)
+                if shortest <= length <= longest and (theirs ^ bits).bit_count() <= edits
+            ]
+        texts = {known: normalise(known).casefold() for known in alike}
+        near = {
+            k: text for k, text in texts.items() if NUMBER.findall(text) == NUMBER.findall(folded)
+        }
+        found = process.extractOne(folded, near, scorer=fuzz.ratio, score_cutoff=cutoff)
+        return found[2] if found else None
 
     def passed_by_all(self) -> list[str]:
         """Labels of the criteria that every trial of the latest proposals passed in full."""
         marks = [trial.criteria for e in self.proposals[-RECENT:] for trial in e.trials]
-        labels = dict.fromkeys(label for each in marks for label in each)
+        labels = dict.fromkeys(chain(*marks))
         return [label for label in labels if all(each.get(label, 1) >= 1 for each in marks)]
 
     def strategies(self) -> list[tuple[str, int, float, int]]:
@@ -273,14 +260,13 @@ class History:
         return [(name, len(each), fmean(each), self._leads[name]) for name, each in scores.items()]
 
     def history_gain(self) -> Interval | None:
-        """How much proposals that saw the history beat `fresh` ones; on first passes or blocks,
-        which no choice touched."""
-        first: dict[str, list[float]] = defaultdict(list)
-        for strategy, block, mean in self._first:
-            first[strategy].append(mean - self._posterior.ease({block: 1}))
-        fresh, _ = first.pop("fresh", []), first.pop("carry over", None)
-        saw = [value for values in first.values() for value in values]
-        return welch(saw, fresh) if len(saw) > 1 and len(fresh) > 1 else None
+        """How much proposals that saw the history beat `fresh` ones, by their first samples, which
+        no choice touched."""
+        ease = self._posterior.ease
+        first = [(name, mean - ease({block: 1})) for name, block, mean in self._first]
+        fresh = [value for name, value in first if name == "fresh"]
+        saw = [value for name, value in first if name not in ("fresh", "carry over")]
+        return welch(saw, fresh) if min(len(saw), len(fresh)) > 1 else None
 
 
 def searched(experiments: Iterable[Experiment]) -> list[str]:

@@ -23,6 +23,7 @@ FRESH, SEARCHED = 0.64, 0.48  # deviations from 0 that count for the chance: fit
 Groups = Sequence[Sequence[float]]
 Bounds = tuple[float, float]
 Scores = Mapping[str, list[float]]  # input -> the score of each pass
+ByPrompt = Mapping[str, Scores]
 
 
 class Interval(NamedTuple):
@@ -42,9 +43,7 @@ class Evidence:
     ends of the scale where the scores are labels; None where they are grades.
     """
 
-    def __init__(
-        self, fresh: Mapping[str, Scores], seen: Mapping[str, Scores], generalises: bool
-    ) -> None:
+    def __init__(self, fresh: ByPrompt, seen: ByPrompt, generalises: bool) -> None:
         self.fresh, self.seen, self.generalises = fresh, seen, generalises
         every = (*seen.values(), *fresh.values())
         values = {score for scores in every for each in scores.values() for score in each}
@@ -81,12 +80,11 @@ class Evidence:
             seen = fmean(values) / max(math.sqrt(spread / len(values)), FLOOR / 2)
         return NormalDist().cdf(FRESH * fresh.mean / deviation + SEARCHED * seen)
 
-    def _seen_less(self, other: str) -> dict[str, Scores]:
+    def _seen_less(self, other: str) -> ByPrompt:
         """What the search saw of each prompt, less what it saw of the other."""
-        mine = self.seen[other]
-        return {prompt: _less(s, mine) for prompt, s in self.seen.items() if prompt != other}
+        return {p: _less(s, self.seen[other]) for p, s in self.seen.items() if p != other}
 
-    def _expected(self, prompt: str, seen: Mapping[str, Scores]) -> float | None:
+    def _expected(self, prompt: str, seen: ByPrompt) -> float | None:
         """The larger of the prompt's own variance in the search and that of all."""
         variances = {p: within(self._groups(scores)) for p, scores in seen.items()}
         known = [value for value in variances.values() if value is not None]
@@ -97,8 +95,7 @@ class Evidence:
 
 
 def _less(mine: Scores, other: Scores) -> Scores:
-    both = [text for text in mine if text in other]
-    return {t: [a - b for a, b in zip(mine[t], other[t], strict=False)] for t in both}
+    return {t: [a - b for a, b in zip(mine[t], other[t], strict=False)] for t in mine if t in other}
 
 
 def within(groups: Groups) -> float | None:
@@ -160,10 +157,8 @@ def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPH
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """Interval for mean(a) - mean(b), variances unequal; at least two values each.
-
-    Source: Welch, The generalization of 'Student's' problem, Biometrika 34 (1947).
-    """
+    """Interval for mean(a) - mean(b), variances unequal; at least two values each. Source: Welch,
+    The generalization of 'Student's' problem, Biometrika 34 (1947)."""
     errors = [variance(values) / len(values) for values in (a, b)]
     errors = errors if any(errors) else [FLOOR**2 / len(values) for values in (a, b)]
     difference, error = fmean(a) - fmean(b), sum(errors)
@@ -178,27 +173,22 @@ def _least(right: float, n: int) -> float:
     whole = math.floor(right + 1e-9)
     if (part := right - whole) > 1e-9:
         return (1 - part) * _least(whole, n) + part * _least(whole + 1, n)
-    if whole == 0:
-        return 0.0
 
     def accepted(step: int) -> bool:
         def below(k: int) -> float:
             """P(fewer than k successes)."""
-            return 1 - _beta(k, n - k + 1, step / 1e12)
+            return 1 - _beta(k, n - k + 1, step / 1e12) if k else 0.0
 
         own = 1 - below(whole)
         fewer = bisect_right(range(1, whole + 1), own, key=below)
-        return own + (below(fewer) if fewer else 0.0) >= ALPHA
+        return own + below(fewer) >= ALPHA
 
     return bisect_left(range(whole * 10**12 // n), True, key=accepted) / 1e12
 
 
 @lru_cache(maxsize=4096)
 def t_quantile(freedom: float, level: float = 1 - ALPHA / 2) -> float:
-    """Quantile of Student's t for `freedom` > 0 and 0.5 < level < 1, up to a million.
-
-    P(T <= t) comes from the incomplete beta function (Abramowitz, Stegun 26.7.1).
-    """
+    """Quantile of Student's t, for 0.5 < level < 1, up to 1e6 (Abramowitz, Stegun 26.7.1)."""
 
     def reached(step: int) -> float:
         return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + (step / 1e10) ** 2)) / 2

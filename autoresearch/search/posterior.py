@@ -17,8 +17,7 @@ SPREAD_FLOOR = 0.25  # points: prompts are never taken to be all alike
 Block = tuple[str, ...]  # input texts
 Sample = tuple[Block, Sequence[float]]  # with their scores, 0..10
 Mean = tuple[Block, float]  # of a sample, difficulty still in
-# samples, their mean less difficulty, and of the true score the posterior's mean and deviation
-Estimate = tuple[int, float, float, float]
+Estimate = tuple[int, float, float, float]  # samples, mean less difficulty; posterior: mean, sd
 
 
 class _Group:
@@ -47,8 +46,7 @@ class _Group:
             del self.ranks[bisect_left(self.ranks, rank)]
 
     def without(self, ease: Mapping[Block, float]) -> tuple[int, int, float, float, float]:
-        """Samples of each prompt, prompts, the sums of their means, of the squares of these, and of
-        the squared deviations of the samples from them, difficulty out."""
+        """Samples each, prompts; sums of their means, of these squared, of squares around them."""
         k, met = len(self.ranks), self.met.items()
         self.ease = sum(n * ease[block] for block, n in met) / self.n
         means = self.means - k * self.ease
@@ -105,14 +103,12 @@ class Posterior:
         sums = [group.without(eases) for group in groups]
         samples, prompts = sum(n * k for n, k, *_ in sums), len(self._samples)
         self.freedom = samples - prompts
-        squares = max(sum(within for *_, within in sums), 0.0)
-        self.within = squares / self.freedom if self.freedom else 0.0
+        self.within = max(sum(squares for *_, squares in sums), 0.0) / max(1, self.freedom)
         if prompts > 1:
             total = sum(n * means for n, _, means, *_ in sums)
             spread = sum(n * squared for n, _, _, squared, _ in sums) - total**2 / samples
             size = samples - sum(k * n**2 for n, k, *_ in sums) / samples
-            between = (spread - self.within * (prompts - 1)) / size
-            self.between = max(between, SPREAD_FLOOR**2)
+            self.between = max((spread - self.within * (prompts - 1)) / size, SPREAD_FLOOR**2)
         weighed = [(k, means, 1 / (self.between + self.within / n)) for n, k, means, *_ in sums]
         self.mean = sum(w * means for _, means, w in weighed) / sum(w * k for k, _, w in weighed)
 
