@@ -20,7 +20,9 @@ from scipy import stats
 
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.history import (
+    CONTENDERS,
     EDITS,
+    LATEST,
     NEAR,
     History,
     in_blocks,
@@ -346,6 +348,30 @@ def test_another_number_or_a_further_sentence_makes_a_new_prompt(prompt: str, ot
     assert history.twin(f"{prompt}!") is not None
 
 
+def test_near_repeats_are_looked_for_among_the_latest_prompts_and_the_leading_ones() -> None:
+    draw = random.Random(3)
+    others = ["".join(draw.choices("etaoinsr xyz", k=200)) for _ in range(LATEST)]
+    led, lost = BODY, BODY.replace("kitchen", "garden shed").replace("street", "office")
+    history = History([NOISY, tried(1, led, 9, 9, 9, 9), tried(2, lost, 1, 2)])
+    assert history.twin(f"{lost}!") == lost
+    for number, other in enumerate(others, 3):
+        history.add(tried(number, other, 5 + number % 3))
+    assert led in {standing.prompt for standing in history.top(CONTENDERS)}
+    assert history.twin(f"{led}!") == led
+    assert history.twin(f"{lost}!") is None and history.twin(lost.upper()) is None
+    assert history.twin(f" {lost}\n") == lost  # exact repeats among all
+    assert history.twin(f"{others[0]}!") == others[0]
+
+
+@pytest.mark.parametrize("size", [90, 700, 2200])
+def test_the_same_sentences_in_another_order_make_a_new_prompt(size: int) -> None:
+    draw = random.Random(size)
+    sentences = [f"{''.join(draw.choices('etaoin srhld', k=40))}. " for _ in range(size // 42)]
+    history = History([tried(1, "".join(sentences), 5)])
+    assert history.twin("".join(sentences[::-1])) is None
+    assert history.twin("".join(sentences).rstrip(". ") + " x.") is not None
+
+
 # ---- what is reported of strategies
 
 
@@ -478,6 +504,20 @@ def test_an_input_that_spoilt_two_experiments_and_never_answered_is_left_out(
     for number in range(2, 9):
         answered.add(Experiment(number, error=f'400 Bad Request (input "{ROWS[1]}")'))
     assert answered.blocks == (tuple(ROWS[:3]),)
+
+
+def test_the_input_that_all_of_the_latest_failures_name_is_told() -> None:
+    history = History([NOISY])
+    assert not history.spoilers
+    for number, (text, told) in enumerate((("a", {"a"}), ("a", {"a"}), ("b", set()), ("b", set()))):
+        history.add(Experiment(number, error=f'400 Bad Request (input "{text}")'))
+        assert history.spoilers == told
+    history.add(tried(5, "p", 5))
+    assert not history.spoilers
+    history.add(Experiment(6, error='no answer (input "long (so to speak)")'))
+    assert history.spoilers == {"long (so to speak)"}
+    history.add(Experiment(7, error="time-out"))
+    assert not history.spoilers
 
 
 def test_the_line_of_the_leaders_estimate_falls_when_later_samples_take_it_down() -> None:

@@ -104,8 +104,7 @@ class History:
         self.tie = 0.0  # points; smaller differences of estimates are ties
         self.best_line = list[tuple[int, float]]()  # records so far, the leader's estimate then
         self.contenders: dict[int, list[Standing]] = {}  # by target, before its confirmation
-        self._leading: list[Standing] = []
-        self._leads = Counter[str]()  # by strategy
+        self._leading, self._leads = list[Standing](), Counter[str]()  # the best few; by strategy
         self._numbers, self._lowest = set[int | None](), 1
         self._first: list[tuple[str, Block, float]] = []  # strategy and first sample of proposals
         self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
@@ -152,8 +151,8 @@ class History:
                 self.measured.append(experiment)
             if experiment.kind == "confirmation" and experiment.iteration is not None:
                 self.contenders.setdefault(experiment.iteration, self._leading)
-            pools = bool(samples) and experiment.kind != "ablation"
-            return pools and self._pool(experiment, samples)
+            counts = bool(samples) and experiment.kind != "ablation"
+            return counts and self._pool(experiment, samples)
 
     def samples(self, experiment: Experiment) -> list[Sample]:
         """Its passes or blocks, on the search's inputs alone: a sample ends with a whole block,
@@ -223,9 +222,8 @@ class History:
         return next(n for n in count(self._lowest) if n not in running and n not in self._numbers)
 
     def twin(self, prompt: str) -> str | None:
-        """The earlier prompt that this one repeats, or, if it is of the latest or the leading ones,
-        nearly repeats; None when it is new. Another number makes a new prompt, however alike:
-        "at most 60 words" is not "90 words"."""
+        """The earlier prompt that this one repeats or, of the latest and leading, nearly; None
+        when it is new. Another number makes it new: "at most 60 words" is not "90 words"."""
         key, (_, size, bits) = normalise(prompt), _outline(prompt)
         cutoff = max(NEAR, 100 - 50 * EDITS / max(1, size))
         edits = math.ceil(2 * size * (100 / cutoff - 1))  # at most: the other is longer by them
@@ -234,15 +232,12 @@ class History:
             if key in self._records:
                 return self._records[key][0].prompt
             leading = (_outline(standing.prompt) for standing in self._leading)
-            alike = [
-                known
+            alike = {
+                known: normalise(known).casefold()
                 for known, length, theirs in chain(self._latest, leading)
                 if shortest <= length <= longest and (theirs ^ bits).bit_count() <= edits
-            ]
-        texts = {known: normalise(known).casefold() for known in alike}
-        near = {
-            k: text for k, text in texts.items() if NUMBER.findall(text) == NUMBER.findall(folded)
-        }
+            }
+        near = {k: t for k, t in alike.items() if NUMBER.findall(t) == NUMBER.findall(folded)}
         found = process.extractOne(folded, near, scorer=fuzz.ratio, score_cutoff=cutoff)
         return found[2] if found else None
 
@@ -260,8 +255,7 @@ class History:
         return [(name, len(each), fmean(each), self._leads[name]) for name, each in scores.items()]
 
     def history_gain(self) -> Interval | None:
-        """How much proposals that saw the history beat `fresh` ones, by their first samples, which
-        no choice touched."""
+        """How much seeing the history gains over `fresh` proposals, by first, unchosen samples."""
         ease = self._posterior.ease
         first = [(name, mean - ease({block: 1})) for name, block, mean in self._first]
         fresh = [value for name, value in first if name == "fresh"]

@@ -1,8 +1,6 @@
 """95 % intervals for means and paired differences, and how sure the fresh scores of a few prompts
-make us, given what the search saw of them; standard library only.
-
-Which method holds on how few inputs `python -m tests.benchmarks.intervals` measures.
-"""
+make us, given what the search saw of them. Which method holds on how few inputs
+`python -m tests.benchmarks.intervals` measures."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -36,12 +34,9 @@ class Interval(NamedTuple):
 
 class Evidence:
     """`fresh`: prompt -> input -> passes, on samples that no choice was made on; `seen`: those of
-    the search, of more prompts.
-
-    Where they `generalise` an input is one sample, however many its passes; otherwise the inputs
-    are given and only the answers vary. How much they do, the search helps to tell. `scale`: the
-    ends of the scale where the scores are labels; None where they are grades.
-    """
+    the search, of more prompts, which help to tell how much answers vary. Where they `generalise`
+    an input is one sample, however many its passes; otherwise the inputs are given. `scale`: the
+    ends of the scale where the scores are labels; None where they are grades."""
 
     def __init__(self, fresh: ByPrompt, seen: ByPrompt, generalises: bool) -> None:
         self.fresh, self.seen, self.generalises = fresh, seen, generalises
@@ -109,9 +104,8 @@ def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = A
     """Student's t interval for the mean of all values, from the variance within their groups.
 
     `seen` is that variance as it was elsewhere: the one of these few values is shrunk toward it,
-    for a handful of scores may not show their long tail. What they show of it lengthens that side.
-    Source: Johnson, Modified t tests and confidence intervals for asymmetrical populations, JASA 73
-    (1978).
+    for a handful of scores may not show their long tail. What they show of it lengthens that side:
+    Johnson, Modified t tests and confidence intervals for asymmetrical populations, JASA 73 (1978).
     """
     values = [*chain(*groups)]
     mean, freedom = fmean(values), len(values) - len(groups)
@@ -129,12 +123,9 @@ def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = A
 
 
 def binomial(values: Sequence[float], bounds: Bounds) -> Interval:
-    """Blaker's interval for the mean of values within bounds that are mostly at either of them.
-
-    Values in between spread less than a coin of the same mean, so that it holds for them too.
-    Source: Blaker, Confidence curves and improved exact confidence intervals for discrete
-    distributions, Canadian Journal of Statistics 28 (2000).
-    """
+    """Interval for the mean of values within bounds, mostly at either of them: those in between
+    spread less than a coin of the same mean. Source: Blaker, Confidence curves and improved exact
+    confidence intervals for discrete distributions, Canadian Journal of Statistics 28 (2000)."""
     mean, n, points = fmean(values), len(values), bounds[1] - bounds[0]
     right = sum((value - bounds[0]) / points for value in values)
     low = bounds[0] + points * _least(right, n)
@@ -143,12 +134,10 @@ def binomial(values: Sequence[float], bounds: Bounds) -> Interval:
 
 
 def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPHA) -> Interval:
-    """Interval for a mean of paired differences within -most..most, with pseudo-pairs at both
-    ends, so that it does not collapse where all pairs agree.
-
-    Source: Bonett, Price, Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data, Journal of Educational and Behavioral Statistics 37 (2012).
-    """
+    """Interval for a mean of paired differences within -most..most, with pseudo-pairs at both ends,
+    so that it does not collapse where all pairs agree. Source: Bonett, Price, Adjusted Wald
+    confidence interval for a difference of binomial proportions based on paired data, Journal of
+    Educational and Behavioral Statistics 37 (2012)."""
     n = len(differences) + 2 * PSEUDO
     centre = sum(differences) / n
     squares = sum(x * x for x in differences) + 2 * PSEUDO * most**2

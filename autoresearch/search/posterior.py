@@ -129,8 +129,7 @@ class Posterior:
         return n, mean, estimate, math.sqrt(weight * self.within / n)
 
     def best(self, k: int) -> Iterator[tuple[str, Estimate]]:
-        """The keys of k prompts or more, among them the k best by the posterior mean."""
-        # in a group the posterior mean rises with the mean: k of each suffice
+        """The k best by the posterior mean, which in a group rises with the mean, and some more."""
         for group in self._groups.values():
             for mean, _, key in group.ranks[: -k - 1 : -1]:
                 yield key, self._estimate(group.n, mean - group.ease)
