@@ -35,6 +35,8 @@ RECENT = 25  # proposals over which a criterion counts as passed by everything
 REFUSED = 2  # failures that name an input which was never answered: it is left out from then on
 ON_INPUT = re.compile(r'input "(.*)"\)\Z')  # how an error names it
 
+Outline = tuple[str, list[str], int, int]  # a prompt's key, numbers, length, letters
+
 
 class Standing(NamedTuple):
     """Where one prompt stands: `samples` (passes, or blocks) with their `mean` less difficulty;
@@ -49,14 +51,14 @@ class Standing(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _outline(prompt: str) -> tuple[str, int, int]:
-    """A prompt, its length, and how often 16 letters occur, each as 32 bits of which one turns at
-    every step (a Johnson counter): no more bits differ between two prompts than edits."""
-    text, bits = normalise(prompt).casefold(), 0
+def _outline(prompt: str) -> Outline:
+    """How often 16 letters occur is told by 32 bits each, of which one turns at every step (Johnson
+    counters): no more bits differ between two prompts than there are edits."""
+    text, bits = (key := normalise(prompt)).casefold(), 0
     for letter in "etaoinsrhldcumfp":
         turns, ones = divmod(text.count(letter), 32)
         bits = bits << 32 | ((1 << ones) - 1 ^ turns % 2 * 0xFFFFFFFF)
-    return prompt, len(text), bits
+    return key, NUMBER.findall(text), len(text), bits
 
 
 def in_blocks(inputs: Sequence[str]) -> tuple[Block, ...]:
@@ -108,7 +110,7 @@ class History:
         self._numbers, self._lowest = set[int | None](), 1
         self._first: list[tuple[str, Block, float]] = []  # strategy and first sample of proposals
         self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
-        self._latest = deque[tuple[str, int, int]](maxlen=LATEST)  # outlines of distinct prompts
+        self._latest = deque[Outline](maxlen=LATEST)  # of distinct prompts
         self._answered = set[str]()
         self._posterior = Posterior()
         experiments = list(experiments)
@@ -174,10 +176,9 @@ class History:
     def _pool(self, experiment: Experiment, samples: Sequence[Sample]) -> bool:
         """Set the leader: the highest posterior mean, or the shortest prompt tied with it."""
         key = normalise(experiment.prompt)
-        records = self._records.setdefault(key, [])
-        records.append(experiment)
-        if len(records) == 1:
+        if key not in self._records:
             self._latest.append(_outline(experiment.prompt))
+        self._records.setdefault(key, []).append(experiment)
         self._posterior.add(key, samples)
         self.noise = math.sqrt(self._posterior.within) if self._posterior.freedom else None
         self.tie = TIE * (self.noise or 0.0)
@@ -188,7 +189,7 @@ class History:
         before, self.leader = self.leader, min(tied, key=lambda s: len(s.prompt))
         if (before and before.estimate) != self.leader.estimate:
             self.best_line.append((len(self.experiments), self.leader.estimate))
-        took_lead = self.leader.prompt == records[0].prompt != (before and before.prompt)
+        took_lead = self.leader.prompt == self._records[key][0].prompt != (before and before.prompt)
         if took_lead and experiment.kind in ("baseline", "proposal"):
             self.since_lead = 0
             self._leads[experiment.strategy] += 1
@@ -224,22 +225,23 @@ class History:
     def twin(self, prompt: str) -> str | None:
         """The earlier prompt that this one repeats or, of the latest and leading, nearly; None
         when it is new. Another number makes it new: "at most 60 words" is not "90 words"."""
-        key, (_, size, bits) = normalise(prompt), _outline(prompt)
+        key, numbers, size, letters = _outline(prompt)
         cutoff = max(NEAR, 100 - 50 * EDITS / max(1, size))
         edits = math.ceil(2 * size * (100 / cutoff - 1))  # at most: the other is longer by them
-        shortest, longest, folded = size - edits, size + edits, key.casefold()
+        shortest, longest = size - edits, size + edits
         with self.lock:
             if key in self._records:
                 return self._records[key][0].prompt
             leading = (_outline(standing.prompt) for standing in self._leading)
             alike = {
-                known: normalise(known).casefold()
-                for known, length, theirs in chain(self._latest, leading)
-                if shortest <= length <= longest and (theirs ^ bits).bit_count() <= edits
+                known: known.casefold()
+                for known, its, length, bits in chain(self._latest, leading)
+                if shortest <= length <= longest
+                and its == numbers
+                and (bits ^ letters).bit_count() <= edits
             }
-        near = {k: t for k, t in alike.items() if NUMBER.findall(t) == NUMBER.findall(folded)}
-        found = process.extractOne(folded, near, scorer=fuzz.ratio, score_cutoff=cutoff)
-        return found[2] if found else None
+        found = process.extractOne(key.casefold(), alike, scorer=fuzz.ratio, score_cutoff=cutoff)
+        return self._records[found[2]][0].prompt if found else None
 
     def passed_by_all(self) -> list[str]:
         """Labels of the criteria that every trial of the latest proposals passed in full."""

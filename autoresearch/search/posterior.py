@@ -46,7 +46,7 @@ class _Group:
             del self.ranks[bisect_left(self.ranks, rank)]
 
     def without(self, ease: Mapping[Block, float]) -> tuple[int, int, float, float, float]:
-        """Samples each, prompts; sums of their means, of these squared, of squares around them."""
+        """Samples each, prompts; difficulty out, sums of means, of these squared, of squares."""
         k, met = len(self.ranks), self.met.items()
         self.ease = sum(n * ease[block] for block, n in met) / self.n
         means = self.means - k * self.ease
@@ -66,9 +66,8 @@ class Posterior:
     """
 
     def __init__(self) -> None:
-        self.within = self.mean = 0.0
-        self.between = SPREAD_FLOOR**2
-        self.freedom = 0
+        self.mean = self.within = 0.0
+        self.between, self.freedom = SPREAD_FLOOR**2, 0
         self._samples: dict[str, list[Mean]] = defaultdict(list)  # by prompt
         self._groups: dict[frozenset[tuple[Block, int]], _Group] = {}
         self._over: dict[str, tuple[float, int]] = {}  # input -> sum and number of its residuals
@@ -129,7 +128,7 @@ class Posterior:
         return n, mean, estimate, math.sqrt(weight * self.within / n)
 
     def best(self, k: int) -> Iterator[tuple[str, Estimate]]:
-        """The k best by the posterior mean, which in a group rises with the mean, and some more."""
+        """The k best keys, and some more: in a group the posterior mean rises with the mean."""
         for group in self._groups.values():
             for mean, _, key in group.ranks[: -k - 1 : -1]:
                 yield key, self._estimate(group.n, mean - group.ease)
