@@ -35,7 +35,7 @@ RECENT = 25  # proposals over which a criterion counts as passed by everything
 REFUSED = 2  # failures that name an input which was never answered: it is left out from then on
 ON_INPUT = re.compile(r'input "(.*)"\)\Z')  # how an error names it
 
-Outline = tuple[str, list[str], int, int]  # a prompt's key, numbers, length, letters
+Outline = tuple[str, list[str], int, int]  # a prompt's key, numbers, letters, length
 
 
 class Standing(NamedTuple):
@@ -58,7 +58,7 @@ def _outline(prompt: str) -> Outline:
     for letter in "etaoinsrhldcumfp":
         turns, ones = divmod(text.count(letter), 32)
         bits = bits << 32 | ((1 << ones) - 1 ^ turns % 2 * 0xFFFFFFFF)
-    return key, NUMBER.findall(text), len(text), bits
+    return key, NUMBER.findall(text), bits, len(text)
 
 
 def in_blocks(inputs: Sequence[str]) -> tuple[Block, ...]:
@@ -110,7 +110,8 @@ class History:
         self._numbers, self._lowest = set[int | None](), 1
         self._first: list[tuple[str, Block, float]] = []  # strategy and first sample of proposals
         self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
-        self._latest = deque[Outline](maxlen=LATEST)  # of distinct prompts
+        self._by_length = defaultdict[int, deque[Outline]](deque)  # the latest distinct prompts,
+        self._lengths = deque[int]()  # and their lengths, oldest first
         self._answered = set[str]()
         self._posterior = Posterior()
         experiments = list(experiments)
@@ -177,7 +178,11 @@ class History:
         """Set the leader: the highest posterior mean, or the shortest prompt tied with it."""
         key = normalise(experiment.prompt)
         if key not in self._records:
-            self._latest.append(_outline(experiment.prompt))
+            *_, length = outline = _outline(experiment.prompt)
+            self._by_length[length].append(outline)
+            self._lengths.append(length)
+            if len(self._lengths) > LATEST:
+                self._by_length[self._lengths.popleft()].popleft()
         self._records.setdefault(key, []).append(experiment)
         self._posterior.add(key, samples)
         self.noise = math.sqrt(self._posterior.within) if self._posterior.freedom else None
@@ -225,20 +230,18 @@ class History:
     def twin(self, prompt: str) -> str | None:
         """The earlier prompt that this one repeats or, of the latest and leading, nearly; None
         when it is new. Another number makes it new: "at most 60 words" is not "90 words"."""
-        key, numbers, size, letters = _outline(prompt)
+        key, numbers, letters, size = _outline(prompt)
         cutoff = max(NEAR, 100 - 50 * EDITS / max(1, size))
         edits = math.ceil(2 * size * (100 / cutoff - 1))  # at most: the other is longer by them
-        shortest, longest = size - edits, size + edits
         with self.lock:
             if key in self._records:
                 return self._records[key][0].prompt
+            latest = (self._by_length.get(size + n, ()) for n in range(-edits, edits + 1))
             leading = (_outline(standing.prompt) for standing in self._leading)
             alike = {
                 known: known.casefold()
-                for known, its, length, bits in chain(self._latest, leading)
-                if shortest <= length <= longest
-                and its == numbers
-                and (bits ^ letters).bit_count() <= edits
+                for known, its, bits, _ in chain(*latest, leading)
+                if its == numbers and (bits ^ letters).bit_count() <= edits
             }
         found = process.extractOne(key.casefold(), alike, scorer=fuzz.ratio, score_cutoff=cutoff)
         return self._records[found[2]][0].prompt if found else None
@@ -258,10 +261,9 @@ class History:
 
     def history_gain(self) -> Interval | None:
         """How much seeing the history gains over `fresh` proposals, by first, unchosen samples."""
-        ease = self._posterior.ease
-        first = [(name, mean - ease({block: 1})) for name, block, mean in self._first]
-        fresh = [value for name, value in first if name == "fresh"]
-        saw = [value for name, value in first if name not in ("fresh", "carry over")]
+        first = [(how, mean - self._posterior.ease({block: 1})) for how, block, mean in self._first]
+        fresh = [value for how, value in first if how == "fresh"]
+        saw = [value for how, value in first if how not in ("fresh", "carry over")]
         return welch(saw, fresh) if min(len(saw), len(fresh)) > 1 else None
 
 

@@ -60,8 +60,7 @@ class Evidence:
         groups = self._groups(_less(self.fresh[prompt], self.fresh[other]))
         if self.scale:
             return pseudo_paired([*chain(*groups)], self.scale[1] - self.scale[0], alpha)
-        seen = self._expected(prompt, self._seen_less(other))
-        return student(groups, seen, (-10.0, 10.0), alpha)
+        return student(groups, self._expected(prompt, self._seen_less(other)), (-10.0, 10.0), alpha)
 
     def chance(self, prompt: str, other: str) -> float:
         """The probability that the first prompt is truly the better: what the search saw counts

@@ -92,14 +92,13 @@ class Posterior:
         return self._groups.setdefault(frozenset(met.items()), _Group(met))
 
     def _fit(self) -> None:
-        groups = self._groups.values()
-        blocks = {block for group in groups for block in group.met}
+        blocks = {block for group in self._groups.values() for block in group.met}
         if len(blocks) > 1:
             shrunk = {text: total / (n + PRIOR) for text, (total, n) in self._over.items()}
             centre = fmean(shrunk.values())
             self._ease = {text: ease - centre for text, ease in shrunk.items()}
         eases = {block: self.ease({block: 1}) for block in blocks}
-        sums = [group.without(eases) for group in groups]
+        sums = [group.without(eases) for group in self._groups.values()]
         samples, prompts = sum(n * k for n, k, *_ in sums), len(self._samples)
         self.freedom = samples - prompts
         self.within = max(sum(squares for *_, squares in sums), 0.0) / max(1, self.freedom)
