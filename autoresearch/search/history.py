@@ -107,12 +107,12 @@ class History:
         self.best_line = list[tuple[int, float]]()  # records so far, the leader's estimate then
         self.contenders: dict[int, list[Standing]] = {}  # by target, before its confirmation
         self._leading, self._leads = list[Standing](), Counter[str]()  # the best few; by strategy
-        self._numbers, self._lowest = set[int | None](), 1
-        self._first: list[tuple[str, Block, float]] = []  # strategy and first sample of proposals
+        self._answered, self._numbers, self._lowest = set[str](), set[int | None](), 1
+        self._tried = defaultdict[str, list[float]](list)  # strategy -> scores of its proposals
+        self._first = defaultdict[tuple[str, Block], list[float]](list)  # and their first samples
         self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
         self._by_length = defaultdict[int, deque[Outline]](deque)  # the latest distinct prompts,
         self._lengths = deque[int]()  # and their lengths, oldest first
-        self._answered = set[str]()
         self._posterior = Posterior()
         experiments = list(experiments)
         self._arrange(inputs or searched(experiments))
@@ -147,9 +147,10 @@ class History:
                 self.completed += 1
                 self.since_lead += 1
                 self.proposals.append(experiment)
+                self._tried[experiment.strategy].append(experiment.score)
                 self._numbers.add(experiment.iteration)
                 for block, scores in samples[:1]:
-                    self._first.append((experiment.strategy, block, fmean(scores)))
+                    self._first[experiment.strategy, block].append(fmean(scores))
             if experiment.kind in ("confirmation", "ablation"):
                 self.measured.append(experiment)
             if experiment.kind == "confirmation" and experiment.iteration is not None:
@@ -254,16 +255,17 @@ class History:
 
     def strategies(self) -> list[tuple[str, int, float, int]]:
         """Of each its name, experiments, their mean score, and how often one took the lead."""
-        scores: dict[str, list[float]] = defaultdict(list)
-        for experiment in self.proposals:
-            scores[experiment.strategy].append(experiment.score or 0.0)
-        return [(name, len(each), fmean(each), self._leads[name]) for name, each in scores.items()]
+        return [
+            (how, len(each), fmean(each), self._leads[how]) for how, each in self._tried.items()
+        ]
 
     def history_gain(self) -> Interval | None:
         """How much seeing the history gains over `fresh` proposals, by first, unchosen samples."""
-        first = [(how, mean - self._posterior.ease({block: 1})) for how, block, mean in self._first]
-        fresh = [value for how, value in first if how == "fresh"]
-        saw = [value for how, value in first if how not in ("fresh", "carry over")]
+        saw, fresh = list[float](), list[float]()
+        blind = {"fresh": fresh, "carry over": list[float]()}
+        for (strategy, block), means in self._first.items():
+            ease = self._posterior.ease({block: 1})
+            blind.get(strategy, saw).extend(mean - ease for mean in means)
         return welch(saw, fresh) if min(len(saw), len(fresh)) > 1 else None
 
 

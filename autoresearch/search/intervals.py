@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from statistics import NormalDist, fmean, variance
+from statistics import NormalDist, fmean
 from typing import NamedTuple
 
 ALPHA = 0.05
@@ -95,7 +95,7 @@ def _less(mine: Scores, other: Scores) -> Scores:
 def within(groups: Groups) -> float | None:
     """The variance of values around the mean of their group; None where each has but one."""
     freedom = sum(len(group) - 1 for group in groups if group)
-    squares = sum((x - fmean(group)) ** 2 for group in groups if group for x in group)
+    squares = sum((x - mean) ** 2 for g in groups if g for mean in [fmean(g)] for x in g)
     return squares / freedom if freedom else None
 
 
@@ -147,7 +147,7 @@ def pseudo_paired(differences: Sequence[float], most: float, alpha: float = ALPH
 def welch(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Interval for mean(a) - mean(b), variances unequal; at least two values each. Source: Welch,
     The generalization of 'Student's' problem, Biometrika 34 (1947)."""
-    errors = [variance(values) / len(values) for values in (a, b)]
+    errors = [(within([values]) or 0.0) / len(values) for values in (a, b)]
     errors = errors if any(errors) else [FLOOR**2 / len(values) for values in (a, b)]
     difference, error = fmean(a) - fmean(b), sum(errors)
     terms = (e * e / (len(values) - 1) for e, values in zip(errors, (a, b), strict=True))
