@@ -106,7 +106,7 @@ class History:
         self.tie = 0.0  # points; smaller differences of estimates are ties
         self.best_line = list[tuple[int, float]]()  # records so far, the leader's estimate then
         self.contenders: dict[int, list[Standing]] = {}  # by target, before its confirmation
-        self._leading, self._leads = list[Standing](), Counter[str]()  # the best few; by strategy
+        self._leading, self._led = list[Standing](), Counter[str]()  # the best few; by strategy
         self._answered, self._numbers, self._lowest = set[str](), set[int | None](), 1
         self._tried = defaultdict[str, list[float]](list)  # strategy -> scores of its proposals
         self._first = defaultdict[tuple[str, Block], list[float]](list)  # and their first samples
@@ -198,7 +198,7 @@ class History:
         took_lead = self.leader.prompt == self._records[key][0].prompt != (before and before.prompt)
         if took_lead and experiment.kind in ("baseline", "proposal"):
             self.since_lead = 0
-            self._leads[experiment.strategy] += 1
+            self._led[experiment.strategy] += 1
         return took_lead
 
     def standing(self, prompt: str, samples: Sequence[Sample] = ()) -> Standing:
@@ -255,9 +255,7 @@ class History:
 
     def strategies(self) -> list[tuple[str, int, float, int]]:
         """Of each its name, experiments, their mean score, and how often one took the lead."""
-        return [
-            (how, len(each), fmean(each), self._leads[how]) for how, each in self._tried.items()
-        ]
+        return [(how, len(each), fmean(each), self._led[how]) for how, each in self._tried.items()]
 
     def history_gain(self) -> Interval | None:
         """How much seeing the history gains over `fresh` proposals, by first, unchosen samples."""
