@@ -197,6 +197,12 @@ def test_without_any_confirmation_there_is_no_outcome() -> None:
     assert outcome(searched(9), TARGET) is None
 
 
+def test_scores_without_trials_as_of_a_file_from_elsewhere_confirm_nothing() -> None:
+    records = [Experiment(n, prompt=f"prompt {n}", score=5.0 + n) for n in range(3)]
+    for history in (History(records[:1]), History(records), History(records, held_out=HELD_OUT)):
+        assert (outcome(history), next_steps(history, 3), cost_ahead(history, 3)) == (None, [], 0)
+
+
 # ---- the final
 
 

@@ -1,10 +1,9 @@
 """What is measured on fresh samples after the search: which prompt wins, by how much, how sure.
 
-The search's best score was chosen because it was high, so it is biased upward. Successive halving
-(Karnin, Koren, Somekh, Almost optimal exploration in multi-armed bandits, ICML 2013) picks the
-winner; winner, baseline and a much shorter contender are then measured on samples that no choice
-was made on, and only those are reported. All is a pure function of the history, so that what was
-interrupted goes on where it stopped.
+A score that was chosen because it was high is biased upward. So successive halving (Karnin, Koren,
+Somekh, Almost optimal exploration in multi-armed bandits, ICML 2013) picks a winner, and it, the
+baseline and a much shorter contender are reported from samples that no choice was made on. All is a
+pure function of the history, so that what was interrupted goes on where it stopped.
 """
 
 import math
@@ -14,9 +13,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from statistics import fmean
 
-from autoresearch.files.record import Trial
+from autoresearch.files.record import Experiment, Trial
 from autoresearch.search.history import BLOCK, CONTENDERS, History, Standing
-from autoresearch.search.intervals import FEW, Evidence, Interval, Scores, within
+from autoresearch.search.intervals import FEW, Evidence, Interval, within
 from autoresearch.text import count, named, normalise
 
 ROUND = 24  # passes in one round of halving, shared by its contenders,
@@ -44,30 +43,24 @@ class Step:
     prompt: str
     passes: int
     iteration: int = 0
-    inputs: tuple[str, ...] = ()  # for each pass; by default all those of the search
+    inputs: tuple[str, ...] = ()  # of each pass
     kind: str = "confirmation"
-
-    def of(self, passes: int) -> "Step":
-        return replace(self, passes=passes)
 
 
 @dataclass(frozen=True)
 class Shortest:
-    """A prompt that saves characters and was shown to lose less than MARGIN: `loss` is its score
-    minus that of the best, on the same samples."""
+    """A prompt that saves characters and was shown to lose less than MARGIN on the same samples."""
 
     prompt: str
     score: Interval
-    loss: Interval
+    loss: Interval  # its score minus that of the best
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Scores from fresh samples alone; `believed` is what the search took the winner for.
-
-    The intervals hold for the very inputs that were measured or, where `generalises`, for others of
-    their kind: only a sample of inputs that no choice was made on can tell that.
-    """
+    """Scores from fresh samples alone. The intervals hold for the very inputs that were measured
+    or, where `generalises`, for others of their kind: only a sample of inputs that no choice was
+    made on can tell that."""
 
     target: int
     winner: str  # what the search and the halving put forward
@@ -77,7 +70,7 @@ class Confirmation:
     baseline_score: Interval
     difference: Interval  # winner - baseline
     chance: float  # that `best` is truly the better of the two
-    believed: float
+    believed: float  # score of the winner by the search
     inputs: int
     passes: int  # of each input
     held_out: bool
@@ -94,32 +87,19 @@ class Confirmation:
         return self.difference.high < 0
 
 
-# ---- what to measure
-
-
 def next_steps(history: History, target: int) -> list[Step]:
-    """What to measure now for the confirmation at `target` iterations; [] when it is complete.
-
-    A step may be taken in parts: it comes again with the passes that are still missing.
-    """
-    alive, estimates, steps = _halved(history, target)
-    if steps or not alive:
-        return steps
-    prompts = _finalists(history, alive[0], estimates)
-    final = _final(history, target, history.held_out)
-    labels = len({score for each in _baseline_answers(history) for _, score in each}) <= FEW
-    if labels and len(final.inputs) < LABELS and stands_for_others(history, final.inputs):
-        del prompts[2:]
-    return missing(history, [replace(final, prompt=prompt) for prompt in prompts])
+    """What to measure now for the confirmation at `target` iterations, [] when it is complete: a
+    step that was taken in part comes again with the passes that are still missing."""
+    return missing(history, _plan(history, target)[1])
 
 
 def cost_ahead(history: History, target: int) -> int:
     """Calls of the model that the confirmation will still need."""
-    steps = next_steps(history, target)
-    calls = sum(step.passes * len(step.inputs) for step in steps)
-    if steps and steps[0].stage != "final":
+    winner, plan = _plan(history, target)
+    calls = sum(step.passes * len(step.inputs) for step in missing(history, plan))
+    if plan and winner is None:
         final = _final(history, target, history.held_out)
-        rounds = math.ceil(math.log2(len({step.prompt for step in steps}))) - 1
+        rounds = math.ceil(math.log2(len(plan))) - 1
         each = BLOCKS * BLOCK if len(history.blocks) > 1 else ROUND * len(history.inputs)
         calls += rounds * each + 3 * final.passes * len(final.inputs)
     return calls
@@ -138,24 +118,22 @@ def sample(texts: Iterable[str], most: int = MOST) -> list[str]:
     return sorted(texts, key=lambda text: sha256(text.encode("utf-8", "replace")).digest())[:most]
 
 
+def baseline_record(history: History) -> Experiment:
+    """The first of the present baseline with answers; an empty one where there is none."""
+    prompt = normalise(history.baseline.prompt) if history.baseline else None
+    records = (e for e in history.experiments if e.kind == "baseline" and e.trials)
+    return next((e for e in records if normalise(e.prompt) == prompt), Experiment(None))
+
+
 def answers_repeat(history: History) -> bool:
     """Whether the baseline's passes gave every input the same answer and score again."""
-    answers = _baseline_answers(history)
-    again = sum(len(each) - 1 for each in answers)
+    answers = [(t.input, t.response, t.score) for t in baseline_record(history).trials]
+    inputs = {text for text, _, _ in answers}
+    again = len(answers) - len(inputs)
     if not again:
         return history.deterministic
-    few = again < ALIKE and any(len(each[0][0]) < LONG for each in answers)
-    return not few and all(len(set(each)) == 1 for each in answers)
-
-
-def _baseline_answers(history: History) -> list[list[tuple[str, float]]]:
-    """Response and score of each pass by input, in the baseline's own record."""
-    found: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    prompt = normalise(history.baseline.prompt) if history.baseline else None
-    answered = (e for e in history.experiments if e.kind == "baseline" and e.trials)
-    for trial in next((e.trials for e in answered if normalise(e.prompt) == prompt), ()):
-        found[trial.input].append((trial.response, trial.score))
-    return [*found.values()]
+    few = again < ALIKE and any(len(response) < LONG for _, response, _ in answers)
+    return not few and len(set(answers)) == len(inputs)
 
 
 def stands_for_others(history: History, inputs: Sequence[str]) -> bool:
@@ -163,13 +141,30 @@ def stands_for_others(history: History, inputs: Sequence[str]) -> bool:
     return len(inputs) >= SAMPLE and not history.inputs.issuperset(inputs)
 
 
-def _halved(history: History, target: int) -> tuple[list[Standing], dict[str, float], list[Step]]:
-    """Who survives the rounds that are complete, best first, what each contender is taken for, and
-    what is missing of the next round.
+def _plan(history: History, target: int) -> tuple[Standing | None, list[Step]]:
+    """The winner and the finals: its own, the baseline's, and that of the shortest contender that
+    may be its equal. None and the round of halving while there is no winner yet."""
+    alive, estimates, halving = _halved(history, target)
+    if len(alive) != 1:
+        return None, halving
+    winner, held_out = alive[0], history.held_out
+    least = estimates[winner.prompt] - MARGIN
+    equal = [p for p, value in estimates.items() if value >= least and _saves(p, winner.prompt)]
+    prompts = [winner.prompt, (history.baseline or winner).prompt, *sorted(equal, key=len)[:1]]
+    if held_out is None:  # program.md is not known: the final's inputs are those that both met
+        met = [{t.input for t in taken(history, Step("final", p, 0, target))} for p in prompts[:2]]
+        held_out = [*met[0] & met[1] - history.inputs]
+    final = _final(history, target, held_out)
+    labels = len({trial.score for trial in baseline_record(history).trials}) <= FEW
+    if labels and len(final.inputs) < LABELS and stands_for_others(history, final.inputs):
+        del prompts[2:]
+    return winner, [replace(final, prompt=prompt) for prompt in prompts]
 
-    Over many inputs a round takes blocks from the end of their order, which the search met last.
-    """
-    alive = [*(history.contenders.get(target) or history.top(CONTENDERS))]
+
+def _halved(history: History, target: int) -> tuple[list[Standing], dict[str, float], list[Step]]:
+    """Who survives the complete rounds, best first, what each contender is taken for, and the next
+    round, over many inputs on blocks from the end of their order: the search met those last."""
+    alive = [*(history.contenders.get(target) or history.top(CONTENDERS))] if history.inputs else []
     estimates = {standing.prompt: standing.estimate for standing in alive}
     weights = {standing.prompt: standing.samples for standing in alive}
     blocked, number = len(history.blocks) > 1, 1
@@ -182,9 +177,9 @@ def _halved(history: History, target: int) -> tuple[list[Standing], dict[str, fl
         order = order[len(inputs) :] + inputs
         step = Step(f"round {number}", "", 1 if blocked else share, target, (*inputs,))
         plan = [replace(step, prompt=standing.prompt) for standing in alive]
-        if steps := missing(history, plan):
-            return alive, estimates, steps
-        mean = {s.prompt: fmean(map(fmean, scores_of(history, s).values())) for s in plan}
+        if missing(history, plan):
+            return alive, estimates, plan
+        mean = {s.prompt: fmean(map(fmean, by_input(taken(history, s)).values())) for s in plan}
         level = fmean(estimates[prompt] for prompt in mean) - fmean(mean.values())
         for prompt in mean:  # blocks are easier or harder, for all alike
             total = weights[prompt] * estimates[prompt] + share * (mean[prompt] + level * blocked)
@@ -196,14 +191,6 @@ def _halved(history: History, target: int) -> tuple[list[Standing], dict[str, fl
     return alive, estimates, []
 
 
-def _finalists(history: History, winner: Standing, estimates: Mapping[str, float]) -> list[str]:
-    """The winner, the baseline, and the shortest contender that may be the winner's equal."""
-    least = estimates[winner.prompt] - MARGIN
-    equal = [prompt for prompt, estimate in estimates.items() if estimate >= least]
-    shorter = [prompt for prompt in equal if _saves(prompt, winner.prompt)]
-    return [winner.prompt, (history.baseline or winner).prompt, *sorted(shorter, key=len)[:1]]
-
-
 def _saves(prompt: str, other: str) -> bool:
     return len(other) - len(prompt) >= max(1, SAVING * len(other))
 
@@ -211,16 +198,16 @@ def _saves(prompt: str, other: str) -> bool:
 def _final(history: History, target: int, held_out: Iterable[str] | None) -> Step:
     """The step of each prompt: the more inputs the fewer passes, few where answers repeat. Its
     inputs are the search's where no other can be asked: failed records name them repeatedly."""
-    pools = sample(held_out or ()), sample(text for block in history.blocks for text in block)
-    place, failed = ("confirmation", target, "final"), [e for e in history.experiments if e.error]
-    errors = [e.error or "" for e in failed if (e.kind, e.iteration, e.strategy) == place]
+    pools = sample(held_out or ()), sample(history.inputs)
+    finals = (e for e in history.experiments if (e.iteration, e.strategy) == (target, "final"))
+    errors = [e.error for e in finals if e.error]
     refused = {t: sum(f'input "{named(t)}"' in e for e in errors) for pool in pools for t in pool}
     kept = ([text for text in pool if refused[text] < REFUSED] for pool in pools)
     inputs = next(filter(None, kept), pools[1])
     general, repeat = stands_for_others(history, inputs), answers_repeat(history)
     passes = 1 if general and len(inputs) >= (FINAL if repeat else FINAL_MOST) else 2
     if not repeat:
-        noise = within([[score for _, score in each] for each in _baseline_answers(history)])
+        noise = within([*by_input(baseline_record(history).trials).values()])
         wanted = math.ceil(max(FINAL, (noise or 0.0) / STANDARD_ERROR**2) / len(inputs))
         passes = min(ENOUGH if general else FINAL_MOST, max(passes, wanted))
     return Step("final", "", passes, target, (*inputs,))
@@ -230,7 +217,7 @@ def missing(history: History, plan: Iterable[Step]) -> list[Step]:
     """What is left of the steps, each in parts of at most PART inputs."""
     steps = []
     for step in dict.fromkeys(plan):
-        met = scores_of(history, step)
+        met = by_input(taken(history, step))
         for at in range(0, len(step.inputs), PART):
             part = step.inputs[at : at + PART]
             left = step.passes - min(len(met[text]) for text in part)
@@ -238,60 +225,37 @@ def missing(history: History, plan: Iterable[Step]) -> list[Step]:
     return [step for step in steps if step.passes > 0]
 
 
-def scores_of(history: History, step: Step) -> Scores:
-    """What the step came to, so far as it was taken."""
-    met = by_input(taken(history, step))
-    return {text: met.get(text, []) for text in step.inputs}
-
-
-def by_input(trials: Iterable[Trial]) -> Scores:
-    found: dict[str, list[float]] = defaultdict(list)
+def by_input(trials: Iterable[Trial]) -> defaultdict[str, list[float]]:
+    found = defaultdict[str, list[float]](list)
     for trial in trials:
         found[trial.input].append(trial.score)
     return found
 
 
 def taken(history: History, step: Step) -> list[Trial]:
-    """The trials that were made for a step, on whatever inputs."""
+    """The trials that were made for a step; on whatever inputs where it names none."""
     place, prompt = (step.kind, step.iteration, step.stage), normalise(step.prompt)
     same = (e for e in history.measured if (e.kind, e.iteration, e.strategy) == place)
-    return [trial for e in same if normalise(e.prompt) == prompt for trial in e.trials]
-
-
-# ---- what it says
+    trials = [trial for e in same if normalise(e.prompt) == prompt for trial in e.trials]
+    inputs = set(step.inputs)
+    return [trial for trial in trials if not inputs or trial.input in inputs]
 
 
 def outcome(history: History, target: int | None = None) -> Confirmation | None:
     """The complete confirmation at `target`, by default the latest; None where there is none."""
-    targets = sorted(history.contenders, reverse=True) if target is None else [target]
-    return next(filter(None, (_outcome(history, at) for at in targets)), None)
-
-
-def fresh_trials(history: History, found: Confirmation, prompt: str) -> list[Trial]:
-    """The final's trials of one prompt."""
-    every = taken(history, Step("final", prompt, 0, found.target))
-    return [trial for trial in every if (trial.input not in history.inputs) == found.held_out]
-
-
-def _outcome(history: History, target: int) -> Confirmation | None:
-    alive, estimates, _ = _halved(history, target)
-    if len(alive) != 1 or history.baseline is None:
+    if target is None:
+        latest = (outcome(history, at) for at in sorted(history.contenders, reverse=True))
+        return next(filter(None, latest), None)
+    standing, plan = _plan(history, target)
+    if standing is None or history.baseline is None or missing(history, plan[:2]):
         return None
-    prompts = _finalists(history, alive[0], estimates)
-    winner, baseline = prompts[:2]
-    given = history.held_out
-    if given is None:  # program.md is not known: the final's inputs are those that both met
-        records = (taken(history, Step("final", prompt, 0, target)) for prompt in prompts[:2])
-        both = set.intersection(*({trial.input for trial in trials} for trials in records))
-        given = tuple(both - history.inputs)
-    final = _final(history, target, given)
-    plan = [replace(final, prompt=prompt) for prompt in prompts]
-    if missing(history, plan[:2]):
-        return None
-    fresh = {p.prompt: scores_of(history, p) for p in plan if not missing(history, [p])}
-    evidence = evidence_of(history, target, fresh)
+    (winner, baseline), inputs = (step.prompt for step in plan[:2]), plan[0].inputs
+    complete = {step.prompt: step for step in plan if not missing(history, [step])}
+    evidence = evidence_of(history, target, complete)
     difference, chance = evidence.difference(winner, baseline), evidence.chance(winner, baseline)
     best = winner if (difference.mean, chance) > (0, 0.5) else baseline
+    saving = (prompt for prompt in sorted(complete, key=len) if _saves(prompt, best))
+    shorter = (Shortest(p, evidence.score(p), evidence.difference(p, best)) for p in saving)
     return Confirmation(
         target=target,
         winner=winner,
@@ -301,18 +265,25 @@ def _outcome(history: History, target: int) -> Confirmation | None:
         baseline_score=evidence.score(baseline),
         difference=difference,
         chance=max(LEAST, chance if best == winner else 1 - chance),
-        believed=alive[0].estimate,
-        inputs=len(final.inputs),
-        passes=min(len(each) for scores in fresh.values() for each in scores.values()),
-        held_out=not history.inputs.issuperset(final.inputs),
+        believed=standing.estimate,
+        inputs=len(inputs),
+        passes=min(len(each) for scores in evidence.fresh.values() for each in scores.values()),
+        held_out=not history.inputs.issuperset(inputs),
         generalises=evidence.generalises,
-        shortest=_shortest(evidence, best),
-        skipped=tuple(text for text in sample(given) if text not in final.inputs),
+        shortest=next((each for each in shorter if each.loss.low > -MARGIN), None),
+        skipped=tuple(text for text in sample(history.held_out or ()) if text not in inputs),
     )
 
 
-def evidence_of(history: History, target: int, fresh: Mapping[str, Scores]) -> Evidence:
+def fresh_trials(history: History, found: Confirmation, prompt: str) -> list[Trial]:
+    """The final's trials of one prompt."""
+    every = taken(history, Step("final", prompt, 0, found.target))
+    return [trial for trial in every if (trial.input not in history.inputs) == found.held_out]
+
+
+def evidence_of(history: History, target: int, steps: Mapping[str, Step]) -> Evidence:
     """Prompts' fresh scores on the same inputs, beside what the search saw of them and others."""
+    fresh = {prompt: by_input(taken(history, step)) for prompt, step in steps.items()}
     measured = (e for e in history.measured if e.iteration != target or e.strategy == "final")
     later = {id(trial) for e in measured for trial in e.trials}
     contenders = [s.prompt for s in history.contenders.get(target) or history.top(CONTENDERS)]
@@ -321,11 +292,3 @@ def evidence_of(history: History, target: int, fresh: Mapping[str, Scores]) -> E
         for prompt in dict.fromkeys((*contenders, *fresh))
     }
     return Evidence(fresh, seen, stands_for_others(history, [*next(iter(fresh.values()))]))
-
-
-def _shortest(evidence: Evidence, best: str) -> Shortest | None:
-    """The shortest prompt that saves enough and is shown to lose no more than MARGIN."""
-    for prompt in sorted(evidence.fresh, key=len):
-        if _saves(prompt, best) and (loss := evidence.difference(prompt, best)).low > -MARGIN:
-            return Shortest(prompt, evidence.score(prompt), loss)
-    return None

@@ -3,13 +3,14 @@
 import argparse
 import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
 from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.search.ablation import ablate
-from autoresearch.search.confirmation import Step, cost_ahead, next_steps
+from autoresearch.search.confirmation import Step, baseline_record, cost_ahead, next_steps
 from autoresearch.search.history import History
 from autoresearch.search.proposal import form_of_answer
 from autoresearch.text import normalise
@@ -18,13 +19,12 @@ PASSES = 4  # passes that a prompt can earn by racing
 BLOCKS = 8  # blocks that it can earn where there are many inputs
 EXAMPLES_EVERY = 5  # proposals, where there is a pool of examples
 PLATEAU = 15  # proposals without a new leader
-
 CYCLE = tuple("refine wander combine wander refine wander explore wander simplify fresh".split())
 PLATEAU_CYCLE = tuple("wander explore wander refine wander combine wander fresh".split())
 CALLS = 32  # of one record of a confirmation: all that a failure or a kill may lose of it
 
-
 Ahead = tuple[float, float, float]  # tokens, USD and hours
+NOTHING: Ahead = (0.0, 0.0, 0.0)
 Phase = tuple[Callable[[Collection[Step]], Step | None], Callable[[], Ahead]]
 
 
@@ -32,17 +32,13 @@ def phases(history: History, program: Program, options: argparse.Namespace) -> l
     """The night in order: what gives the step to begin beside those that run, or None at the end,
     and what to keep for the phases after it."""
     if options.ablate:
-        return [(partial(next_measurement, history, True), nothing)]
-    baseline = partial(next_baseline, history, program)
+        return [(partial(next_measurement, history, True), lambda: NOTHING)]
+    baseline = partial(next_baseline, history, program), lambda: NOTHING
     proposals = partial(next_proposal, history, program, options.iterations)
     if options.no_confirm:
-        return [(baseline, nothing), (proposals, nothing)]
-    confirmation = partial(next_measurement, history, False)
-    return [(baseline, nothing), (proposals, partial(ahead, history)), (confirmation, nothing)]
-
-
-def nothing() -> Ahead:
-    return 0.0, 0.0, 0.0
+        return [baseline, (proposals, lambda: NOTHING)]
+    confirmation = partial(next_measurement, history, False), lambda: NOTHING
+    return [baseline, (proposals, partial(ahead, history)), confirmation]
 
 
 def is_complete(history: History, program: Program, options: argparse.Namespace) -> bool:
@@ -52,23 +48,16 @@ def is_complete(history: History, program: Program, options: argparse.Namespace)
 
 def unconfirmed(history: History, options: argparse.Namespace) -> str:
     """The command that confirms what is there; "" where that is not wanted or done."""
-    done = history.completed
-    if (
-        options.no_confirm
-        or options.demo
-        or not done
-        or next_measurement(history, False, ()) is None
-    ):
+    done = 0 if options.no_confirm or options.demo else history.completed
+    if not done or next_measurement(history, False, ()) is None:
         return ""
     return f"not confirmed yet: {options.command} --iterations {done} confirms what is there"
 
 
 def ahead(history: History) -> Ahead:
     """What confirming the present leader would take, going by the baseline."""
-    baseline = next((e for e in history.experiments if e.kind == "baseline" and e.trials), None)
-    if baseline is None:
-        return nothing()
-    share = cost_ahead(history, history.completed) / len(baseline.trials)
+    baseline = baseline_record(history)
+    share = cost_ahead(history, history.completed) / max(1, len(baseline.trials))
     tokens, cost, seconds = baseline.tokens or 0, baseline.cost or 0.0, baseline.seconds or 0.0
     return share * tokens, share * cost, share * seconds / 3600
 
@@ -77,7 +66,7 @@ def inputs_due(
     history: History, program: Program, step: Step, experiment: Experiment
 ) -> list[Input]:
     """The inputs to ask now for a step, given the trials that it has; [] ends it."""
-    due = ([*(step.inputs or ())] * step.passes)[len(experiment.trials) :]
+    due = list(step.inputs * step.passes)[len(experiment.trials) :]
     if step.kind == "proposal":
         due = earned(history, experiment)
     given = {given.text: given for given in (*program.inputs, *program.held_out)}
@@ -85,12 +74,9 @@ def inputs_due(
 
 
 def earned(history: History, experiment: Experiment) -> list[str]:
-    """What a proposal is asked next: a first block, and more while its posterior mean plus
-    deviation reaches the leader's mean.
-
-    It meets up to eight blocks: where these are all the inputs, up to four times. Passes over a
-    single block double (1, 2, 4), so that those of one round run side by side.
-    """
+    """What a proposal is asked next: a first block, and while its posterior mean plus deviation
+    reaches the leader's mean up to eight; where these are all the inputs, up to four times. Passes
+    over a single block double, so that those of one round run side by side."""
     with history.lock:
         samples, leader = history.samples(experiment), history.leader
         first, met = history.blocks[:BLOCKS], history.met(experiment.prompt, samples)
@@ -99,8 +85,7 @@ def earned(history: History, experiment: Experiment) -> list[str]:
         left = (1 if once else PASSES) - passes
         if samples:
             standing = history.standing(experiment.prompt, samples)
-            may_lead = leader and standing.estimate + standing.deviation > leader.estimate
-            if left <= 0 or not may_lead:
+            if left <= 0 or not leader or standing.estimate + standing.deviation <= leader.estimate:
                 return []
         block = next(block for block in first if met[block] == passes)
         more = min(passes, left) if samples and len(first) == 1 else 1
@@ -127,10 +112,9 @@ def saturated(history: History) -> bool:
     leader = history.leader
     if leader is None or (leader.samples < PASSES and not history.deterministic):
         return False
-    error = (history.noise or 0.0) / math.sqrt(PASSES)
-    if len(history.blocks) > 1:  # they differ by their inputs too
-        error = leader.deviation
-    return 10 - leader.estimate <= error
+    noise = (history.noise or 0.0) / math.sqrt(PASSES)
+    blocked = len(history.blocks) > 1  # they differ by their inputs too
+    return 10 - leader.estimate <= (leader.deviation if blocked else noise)
 
 
 def next_baseline(history: History, program: Program, running: Collection[Step]) -> Step | None:
@@ -155,6 +139,6 @@ def next_measurement(history: History, ablation: bool, running: Collection[Step]
     """For the confirmation, or an ablation; so many passes that a record makes at most CALLS."""
     found = ablate(history) if ablation else next_steps(history, history.completed)
     steps = found if isinstance(found, list) else []
-    begun = {step.of(0) for step in running}
-    step = next((step for step in steps if step.of(0) not in begun), None)
-    return step and step.of(min(step.passes, max(1, CALLS // len(step.inputs or history.inputs))))
+    begun = {replace(step, passes=0) for step in running}
+    step = next((step for step in steps if replace(step, passes=0) not in begun), None)
+    return step and replace(step, passes=min(step.passes, max(1, CALLS // len(step.inputs))))
