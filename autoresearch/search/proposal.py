@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -16,19 +17,12 @@ EXAMPLES = 5  # pairs at most that a prompt shows
 PAIR = 2_000  # characters of an input and its answer that make an example
 WORDS = 4  # at least, of a whole reply that may be a prompt
 REFUSAL = re.compile(r"(i'?m |i am )?(sorry|unable)|i (can'?t|cannot|won'?t|will not)\b", re.I)
-WORD = re.compile(r"\w+")
-ECHOES = (  # words of the agent's message that stand in no prompt of its own
-    "complete new system prompt",
-    "nothing but the new system prompt",
-    "what you change and why it should score higher",
-    "you improve system prompts by experiment",
-    "write the best system prompt you can",
-    "change it where it loses points",
-    "join what makes each strong",
-    "takes another approach than all above",
-    "remove what may not earn its place",
-    "how an answer is scored",
-    "where the leader loses points",
+ECHO = re.compile(  # words of the agent's message that stand in no prompt of its own
+    "complete new system prompt|nothing but the new system prompt|how an answer is scored"
+    "|what you change and why it should score higher|you improve system prompts by experiment"
+    "|write the best system prompt you can|change it where it loses points"
+    "|join what makes each strong|takes another approach than all above"
+    "|remove what may not earn its place|where the leader loses points"
 )
 SHOWN = "Examples:\n\nInput: "
 
@@ -54,35 +48,30 @@ THOUGHT_LABEL = re.compile(LABEL.format("THOUGHT"), re.IGNORECASE | re.MULTILINE
 PROMPT_LABEL = re.compile(LABEL.format("(?:SYSTEM |NEW )?PROMPT"), re.IGNORECASE | re.MULTILINE)
 FENCED = re.compile(r"\A(`{3,}|~{3,})(?![`~])[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.S)
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
-QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
+QUOTES = ('""', "''", "“”", "«»", "``")
 
 
 def parse_proposal(reply: str, whole: bool = False) -> tuple[str, str]:
     """The thought and the prompt in a reply; raises ProposalError where there is not one prompt.
-
-    `whole`: a reply that does not keep to the form is the prompt, where it can be one.
-    """
+    With `whole` a reply that does not keep to the form is the prompt, where it can be one."""
     reply = reply.replace("\r\n", "\n").strip()
     fence = FENCED.match(reply)
-    if labelled := _from_json(fence[2] if fence else reply):
-        reply = labelled
-    elif fence and PROMPT_LABEL.search(fence[2]):
-        reply = fence[2]
+    inner = fence[2] if fence else reply
+    reply = _from_json(inner) or (inner if PROMPT_LABEL.search(inner) else reply)
     thought = THOUGHT_LABEL.search(reply)
-    labels = list(PROMPT_LABEL.finditer(reply, thought.end() if thought else 0))
-    label = labels[0] if labels else thought
-    given = reply[label.end() :] if label else reply
-    if not labels and not (whole and len(given.split()) >= WORDS and not REFUSAL.match(given)):
+    label = PROMPT_LABEL.search(reply, thought.end() if thought else 0)
+    last = label or thought
+    given = reply[last.end() :] if last else reply
+    if not label and not (whole and len(given.split()) >= WORDS and not REFUSAL.match(given)):
         raise ProposalError("it has no line that begins with PROMPT:")
     prompt = _unwrapped(given)
     if not prompt.strip(". …"):
         raise ProposalError("nothing follows PROMPT:")
     if PROMPT_LABEL.search(prompt) and not FENCED.match(given.strip()):
         raise ProposalError("it holds more than one PROMPT:")
-    words = " ".join(WORD.findall(prompt.casefold()))
-    if any(echo in words for echo in ECHOES):
+    if ECHO.search(" ".join(re.findall(r"\w+", prompt.casefold()))):
         raise ProposalError("it repeats the words of the form instead of a prompt")
-    told = reply[thought.end() : labels[0].start()].strip(" \t\n*_`") if thought and labels else ""
+    told = reply[thought.end() : label.start()].strip(" \t\n*_`") if thought and label else ""
     return told, prompt
 
 
@@ -102,37 +91,29 @@ def _unwrapped(prompt: str) -> str:
     prompt = prompt.strip()
     if fence := FENCED.match(prompt):
         prompt = fence[2].strip()
-    opened, at = "", 0
+    opened: re.Match[str] | None = None
     for found in FENCE.finditer(prompt):
-        if not opened:
-            opened, at = found[1], found.start()
-        elif found[1].startswith(opened) and not found[2].strip():
-            opened = ""
-    if opened and "\n" in prompt[at:]:
+        closes = opened and found[1].startswith(opened[1]) and not found[2].strip()
+        opened = None if closes else opened or found
+    if opened and "\n" in prompt[opened.start() :]:
         raise ProposalError("a code fence in it never ends")
     if opened:  # the end of a fence around more than the prompt
-        prompt = prompt[:at].strip()
-    if len(prompt) > 1 and QUOTES.get(prompt[0]) == prompt[-1]:
-        inner = prompt[1:-1]
-        prompt = inner if prompt[0] not in inner and prompt[-1] not in inner else prompt
-    return prompt.strip()
+        prompt = prompt[: opened.start()].strip()
+    ends = prompt[:1] + prompt[-1:]
+    if ends in QUOTES and not set(ends) & set(prompt[1:-1]):
+        return prompt[1:-1].strip()
+    return prompt
 
 
 def form_of_answer(inputs: Sequence[Input]) -> str:
     """A sentence that states the form of the expected answers: labels or JSON; "" for any other."""
-    answers = [given.expected for given in inputs if given.expected]
-    different = list(dict.fromkeys(answers))
-    if len(answers) < len(inputs) or not answers:
-        return ""
-    try:
+    different = list(dict.fromkeys(given.expected or "" for given in inputs))
+    with suppress(ValueError, RecursionError, AttributeError):  # no JSON, or no object
         keys = dict.fromkeys(key for answer in different for key in json.loads(answer).keys())
-    except (ValueError, RecursionError, AttributeError):  # no JSON, or no object
-        keys = {}
-    if keys:
-        named = ", ".join(list(keys)[: 2 * LABELS])
-        return f"Reply with one JSON object and nothing else. Its keys: {named}."
-    short = all(len(answer) <= LABEL_LENGTH and "\n" not in answer for answer in different)
-    if short and 2 <= len(different) <= LABELS and len(different) < len(answers):
+        if named := ", ".join(list(keys)[: 2 * LABELS]):
+            return f"Reply with one JSON object and nothing else. Its keys: {named}."
+    short = all(0 < len(answer) <= LABEL_LENGTH and "\n" not in answer for answer in different)
+    if short and 2 <= len(different) <= LABELS and len(different) < len(inputs):
         return f"Reply with exactly one of these and nothing else: {', '.join(different)}."
     return ""
 

@@ -26,21 +26,14 @@ def open_history(
     records: Sequence[Experiment], program: Program, models: Mapping[str, str], temperature: float
 ) -> tuple[History, list[str]]:
     """The history of this program's series in the file, and what the person should know of it.
-
-    Records scored by other criteria are scored again where rules, or marks that a judge gave
-    before, suffice. A new series inherits the best prompt of the one before it.
-    """
+    Records by other criteria are scored again; a new series inherits the best prompt before it."""
     digests, criteria = program.digests(models["task"], temperature), program.criteria_digest()
     judge = models["judge"] if judge_labels(program) else None
-    known = (e.program for e in reversed(records) if e.program in digests)
+    series = next((e.program for e in reversed(records) if e.program in digests), digests[-1])
     seen = set(searched(e for e in records if e.kind == "proposal"))  # also what is inherited
     held_out = [given.text for given in program.held_out if given.text not in seen]
-    history = History(
-        inputs=[given.text for given in program.inputs],
-        held_out=held_out,
-        deterministic=temperature == 0 and judge is None,
-        series=next(known, digests[-1]),
-    )
+    inputs, fixed = [given.text for given in program.inputs], temperature == 0 and judge is None
+    history = History(inputs=inputs, held_out=held_out, deterministic=fixed, series=series)
     before, again, changed = list[Experiment](), 0, False
     for experiment in records:
         asked = experiment.program in digests
@@ -55,8 +48,8 @@ def open_history(
             before.append(experiment)
     best, leader = History(latest_series(before)).leader, history.leader
     history.inherited = best.prompt if best else None
-    lost, there = len(program.held_out) - len(held_out), len(program.held_out)
-    notices = [SEEN.format(lost, there)] * bool(lost)
+    lost = len(program.held_out) - len(held_out)
+    notices = [SEEN.format(lost, len(program.held_out))] * bool(lost)
     if leader is None:
         notices += [NEW_SERIES] * bool(best)
     elif changed and records[-1].criteria != criteria:
@@ -79,19 +72,15 @@ def latest_series(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def rescore(program: Program, experiment: Experiment, judge: str) -> Experiment | None:
-    """The experiment by the program's present criteria; None where that cannot be known.
-
-    Trials of inputs that were removed are left out.
-    """
+    """The experiment by the program's present criteria, without trials of inputs that are gone;
+    None where that cannot be known."""
     inputs = {i.text: i for i in (*program.inputs, *program.held_out, *program.pool)}
-    labels = set(judge_labels(program))
     kept = [trial for trial in experiment.trials if trial.input in inputs]
-    unjudged = any(not labels <= set(trial.criteria) for trial in kept)
-    if not kept or unjudged or (labels and experiment.models.get("judge") != judge):
+    if not kept or (judge_labels(program) and experiment.models.get("judge") != judge):
         return None
     try:
         return experiment.scored(_marked_again(program, inputs[t.input], t) for t in kept)
-    except ScoreError:  # a pattern that ran out of time
+    except (ScoreError, KeyError):  # a pattern that ran out of time, a mark that no judge gave
         return None
 
 
