@@ -34,6 +34,7 @@ def open_history(
     held_out = [given.text for given in program.held_out if given.text not in seen]
     inputs, fixed = [given.text for given in program.inputs], temperature == 0 and judge is None
     history = History(inputs=inputs, held_out=held_out, deterministic=fixed, series=series)
+    history.criteria = criteria
     before, again, changed = list[Experiment](), 0, False
     for experiment in records:
         asked = experiment.program in digests
