@@ -14,6 +14,7 @@ from autoresearch.files.inputs import Input
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.files.results import write_whole
+from autoresearch.options import parse_arguments
 from autoresearch.report import page as module
 from autoresearch.report.page import differences, page
 from autoresearch.search.history import History
@@ -22,9 +23,12 @@ from tests.benchmarks.page import chromium, night, no_browser, open_page, reques
 EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'><!-- "
 
 
-def write(path: Path, history: History, program: Program | None = None, **changes: Any) -> str:
-    settings: dict[str, Any] = {"target": 9, "running": False}
-    write_whole(path, page(history, program, **({**settings, "simulated": False} | changes)))
+OPTIONS = parse_arguments([])
+
+
+def write(path: Path, history: History, program: Program | None = None, **changes: bool) -> str:
+    settings = {"running": False, "simulated": False} | changes
+    write_whole(path, page(history, program, OPTIONS, **settings))
     return path.read_text(encoding="utf-8")
 
 
@@ -104,7 +108,7 @@ def test_a_page_of_nothing_is_written(tmp_path: Path) -> None:
 
 def test_the_ten_best_do_not_contradict_the_headline(tmp_path: Path) -> None:
     """What was confirmed stands first with its fresh score, whatever the search took it for."""
-    shown = write(tmp_path / "report.html", night(60), target=60)
+    shown = write(tmp_path / "report.html", night(60))
     headline = re.search(r"The best prompt scores\s*<b>(\d\.\d\d)</b>", shown)
     first = re.search(r'"score"><div>\s*<b class="confirmed">(\d\.\d\d) confirmed<', shown)
     assert headline and first and headline[1] == first[1]
@@ -151,7 +155,7 @@ def browser() -> Iterator[Any]:
 def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The browser with the page of a night of 60, opened once for the tests that only look."""
     path = tmp_path_factory.mktemp("night") / "report.html"
-    write(path, night(60), target=60)
+    write(path, night(60))
     open_page(browser, path)
     return browser
 

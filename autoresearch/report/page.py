@@ -6,6 +6,7 @@ never markup. What was found findings.py says.
 
 import os
 import re
+from argparse import Namespace
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
@@ -19,7 +20,7 @@ from autoresearch.report.findings import interval, series_name
 from autoresearch.search.confirmation import Confirmation, outcome
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
-from autoresearch.text import count, duration, money, normalise, short, visible
+from autoresearch.text import count, duration, money, short, visible
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -39,46 +40,39 @@ def template() -> "Template":
     pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.undefined = StrictUndefined
     words = [visible, count, short, duration, money, interval, series_name, named, colour, cut]
-    pages.filters |= {filter.__name__: filter for filter in words} | {"num": "{:.2f}".format}
+    pages.filters |= {word.__name__: word for word in words} | {"num": "{:.2f}".format}
     return pages.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
 
 
 def page(
-    history: History,
-    program: Program | None,
-    target: int,
-    running: bool,
-    simulated: bool,
-    command: str = "python main.py",
+    history: History, program: Program | None, options: Namespace, running: bool, simulated: bool
 ) -> Iterator[str]:
     """The self-contained report.html, part by part, so that it never stands in memory whole.
 
     `program` is None for a series that program.md does not ask.
     """
     found = outcome(history, history.completed)
-    failing = findings.what_fails(history, found, program)
     models = {(f"{role} model", m) for e in history.experiments for role, m in e.models.items()}
     texts = sum(3 + 2 * len(e.trials) for e in history.experiments)
-    return template().generate(
+    parts = template().stream(
         findings=findings,
         nonce=os.urandom(16).hex(),  # a script without it does not run
         history=history,
         program=program,
-        target=target,
+        options=options,
         running=running,
         simulated=simulated,
-        command=command,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         headline=re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
-        good=bool(found and found.improved and all(row.mean for row in failing[1])),
         found=found,
         best=found.best if found else history.leader and history.leader.prompt,
-        failing=failing,
         rows=[*findings.search_rows(history), *sorted(models)],
-        top=top_rows(history, found),
+        top=ten_best(history, found),
         chart=chart(history, found),
         most=PAGE_TEXT // max(1, texts),
     )
+    parts.enable_buffering(1000)  # a record has fifty
+    return parts
 
 
 def named(e: Experiment) -> str:
@@ -90,20 +84,23 @@ def colour(name: str) -> str:
     return f"var(--{name if name in COLOURS else 'other'})"
 
 
-def top_rows(history: History, found: Confirmation | None) -> list[tuple[Any, ...]]:
-    """Standing, confirmed score, difference to the baseline of the ten best; the confirmed first,
-    so that no lucky estimate stands above them."""
-    measured, best = dict[str, Interval](), ""
+def cut(text: str, most: int) -> str:
+    missing = len(text) - most
+    more = f" [... {missing:,} more characters in the results file]" if missing > 0 else ""
+    return visible(text[:most]) + more
+
+
+def ten_best(history: History, found: Confirmation | None) -> list[tuple[Any, ...]]:
+    """Standing, confirmed score and difference to the baseline of each; what was confirmed stands
+    first, so that no lucky estimate is above it."""
+    measured, old = dict[str, Interval](), history.baseline.prompt if history.baseline else ""
     if found is not None:
-        best = normalise(found.best)
+        measured = {found.baseline: found.baseline_score, found.winner: found.winner_score}
         if found.shortest is not None:
-            measured[normalise(found.shortest.prompt)] = found.shortest.score
-        measured[normalise(found.baseline)] = found.baseline_score
-        measured[normalise(found.winner)] = found.winner_score
-    top = [(normalise(standing.prompt), standing) for standing in history.top(10)]
-    top.sort(key=lambda each: (each[0] != best, each[0] not in measured))
-    old = history.baseline.prompt if history.baseline else ""
-    return [(each, measured.get(key), differences(old, each.prompt)) for key, each in top]
+            measured[found.shortest.prompt] = found.shortest.score
+    best = found and found.best
+    top = sorted(history.top(10), key=lambda s: (s.prompt != best, s.prompt not in measured))
+    return [(s, measured.get(s.prompt), differences(old, s.prompt)) for s in top]
 
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
@@ -123,29 +120,24 @@ def differences(old: str, new: str) -> list[tuple[str, str]]:
 
 def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
     """Where everything stands, in percent of the drawing from left and top."""
-    ended = [(at, e) for at, e in enumerate(history.experiments, 1) if e.score is not None]
-    search = [(at, e) for at, e in ended if e.kind in ("baseline", "proposal")]
+    kinds = "baseline", "proposal"
+    ended = [(at, e) for at, e in enumerate(history.experiments, 1) if e.kind in kinds]
+    search = [(at, named(e), e.score) for at, e in ended if e.score is not None]
     confirmed = [("best", found.winner_score), ("base", found.baseline_score)] if found else []
-    scores = [e.score or 0.0 for _, e in search] + [of.low for _, of in confirmed]
+    scores = [score for *_, score in search] + [of.low for _, of in confirmed]
     low = min(9, int(max(0.0, min(scores, default=0.0))))
-    last = max((at for at, _ in search), default=1)
+    last = max((at for at, *_ in search), default=1)
 
     def y(score: float) -> float:
         return 100 * (10 - max(low, min(10, score))) / (10 - low)
 
     steps = [(96 * at / last, y(score)) for at, score in history.best_line if at <= last]
-    line = "".join(f"H{a:.2f}V{b:.2f}" for a, b in steps)
+    line = "".join(f"H{x:.2f}V{y:.2f}" for x, y in steps)
     return {
-        "dots": [(at, named(e), 96 * at / last, y(e.score or 0.0)) for at, e in search],
-        "line": f"M{steps[0][0]:.2f},{steps[0][1]:.2f}{line}H96" if steps else "",
+        "dots": [(at, name, 96 * at / last, y(score)) for at, name, score in search],
+        "line": f"M{steps[0][0]:.2f},{steps[0][1]:.2f}{line}H96" if line else "",
         "baseline": f"M0,{y(history.baseline.estimate):.2f}H96" if history.baseline else "",
         "confirmed": [(name, y(of.mean), y(of.low), y(of.high)) for name, of in confirmed],
         "ticks": [(n, y(n)) for n in range(low, 11) if 10 - low <= 5 or n % 2 == 0],
         "last": last,
     }
-
-
-def cut(text: str, most: int) -> str:
-    missing = len(text) - most
-    more = f" [... {missing:,} more characters in the results file]" if missing > 0 else ""
-    return visible(text[:most]) + more

@@ -75,8 +75,7 @@ class Reports:
 
     def _page(self, history: History, running: bool) -> list[str]:
         shown = self.display
-        facts = shown.program, shown.target, running, shown.simulated, self.options.command
-        parts = page(history, *facts)
+        parts = page(history, shown.program, self.options, running, shown.simulated)
         return self._write("report.html", parts)
 
     def _write(self, name: str, parts: Iterable[str]) -> list[str]:

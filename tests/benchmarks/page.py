@@ -20,6 +20,7 @@ from typing import Any
 
 from autoresearch.files.record import Experiment, Trial
 from autoresearch.files.results import write_whole
+from autoresearch.options import parse_arguments
 from autoresearch.report.page import page
 from autoresearch.search.confirmation import Step, next_steps
 from autoresearch.search.history import History
@@ -116,8 +117,8 @@ def night(experiments: int, *, confirmed: bool = True, words: int = 1, seed: int
 def measure(path: Path, history: History, experiments: int) -> tuple[float, float]:
     """Seconds and MB of peak memory that writing the page took."""
     before, began = peak(), time.perf_counter()
-    parts = page(history, None, target=experiments, running=False, simulated=True)
-    write_whole(path, parts)
+    options = parse_arguments(["--iterations", str(experiments)])
+    write_whole(path, page(history, None, options, running=False, simulated=True))
     return time.perf_counter() - began, peak() - before
 
 
