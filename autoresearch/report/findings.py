@@ -16,7 +16,7 @@ from autoresearch.search.confirmation import Confirmation, fresh_trials, outcome
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
 from autoresearch.search.race import saturated
-from autoresearch.text import count, money, normalise, short, visible
+from autoresearch.text import count, money, short, visible
 
 Row = tuple[str, str]  # label, text
 
@@ -52,7 +52,7 @@ def headline(history: History, found: Confirmation | None) -> str:
     few = f"just {count(found.inputs, 'held-out input')}" * (not found.generalises)
     on = few if found.held_out else "the inputs that the search saw"
     where = f", on {on}" * bool(on and history.inputs != {""})
-    if normalise(found.winner) == normalise(found.baseline):
+    if found.winner == found.baseline:
         return f"Nothing that was tried beats the baseline, which scores {plain:.2f}{where}."
     by, known = found.difference.mean, interval(found.difference)
     if found.improved:
@@ -134,15 +134,16 @@ class Weakness:
 def what_fails(
     history: History, found: Confirmation | None, program: Program | None
 ) -> tuple[list[Weakness], list[Weakness]]:
-    """By input and by criterion, each worst first; from the fresh samples where there are any."""
+    """By input where there are several, and by criterion, each worst first; from the fresh samples
+    where there are any."""
     if found is not None:
-        mine = fresh_trials(history, found, found.best)
-        theirs = fresh_trials(history, found, found.baseline)
+        mine, theirs = (fresh_trials(history, found, p) for p in (found.best, found.baseline))
     else:
         both = history.leader, history.baseline
-        mine, theirs = (history.trials(standing.prompt) if standing else [] for standing in both)
-    inputs, criteria = by_input(mine, theirs, program), by_criterion(mine, theirs)
-    return sorted(inputs, key=lambda row: row.mean), sorted(criteria, key=lambda row: row.mean)
+        mine, theirs = (history.trials(each.prompt) if each else [] for each in both)
+    rows = [*by_input(mine, theirs, program)], [*by_criterion(mine, theirs)]
+    inputs, criteria = (sorted(each, key=lambda row: row.mean) for each in rows)
+    return inputs if len(inputs) > 1 else [], criteria
 
 
 def by_input(mine: list[Trial], theirs: list[Trial], program: Program | None) -> Iterator[Weakness]:
@@ -194,35 +195,27 @@ def evidence(trial: Trial, label: str) -> str:
     return reason
 
 
-def worst_rows(by_answer: list[Weakness], by_rule: list[Weakness]) -> Iterator[Row]:
+def worst_rows(inputs: list[Weakness], criteria: list[Weakness]) -> Iterator[Row]:
     """The worst inputs or, for a task alone, the criteria that lose points."""
-    for row in (by_answer if len(by_answer) > 1 else by_rule)[:WORST]:
+    for row in (inputs or criteria)[:WORST]:
         answered = f"answered “{short(row.answer, 60)}”, " if row.answer else ""
         wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 120)
         if row.mean < FULL:
-            told = f"{short(row.name, 60)}: {answered}{wanted}; baseline {row.baseline}"
-            yield row.right, told
+            yield row.right, f"{short(row.name)}: {answered}{wanted}; baseline {row.baseline}"
 
 
-def fails_line(by_answer: list[Weakness], by_rule: list[Weakness]) -> str:
+def fails_line(inputs: list[Weakness], criteria: list[Weakness]) -> str:
     """One line: which inputs fail or, for a task alone, which criteria lose points."""
-    if len(by_answer) < 2:
-        weak = [f"{row.right} of {short(row.name, 40)}" for row in by_rule if row.mean < FULL]
-        met = "every criterion is met" * bool(by_rule)
+    if not inputs:
+        weak = [f"{row.right} of {short(row.name, 40)}" for row in criteria if row.mean < FULL]
+        met = "every criterion is met" * bool(criteria)
         return f"reaches {', '.join(weak[:3])}" if weak else met
-    inputs, worst = f"{len(by_answer)} inputs", by_answer[0]
-    if failing := [f"“{short(row.name, 40)}”" for row in by_answer if row.mean < 5]:
-        return f"{len(failing)} of {inputs} fail: {', '.join(failing[:3])}"
-    if worst.mean >= FULL:
-        return f"all {inputs} get full marks"
-    return f"none of {inputs} fails; the weakest: “{short(worst.name, 40)}”, {worst.right}"
-
-
-def never_met(history: History) -> str:
-    """The first criterion that no answer of the search met at all; "" where each was met once."""
-    marks = [trial.criteria for e in history.experiments for trial in e.trials]
-    labels = dict.fromkeys(label for each in marks for label in each)
-    return next((label for label in labels if not any(each.get(label) for each in marks)), "")
+    if failing := [f"“{short(row.name, 40)}”" for row in inputs if row.mean < 5]:
+        return f"{len(failing)} of {len(inputs)} inputs fail: {', '.join(failing[:3])}"
+    if inputs[0].mean >= FULL:
+        return f"all {len(inputs)} inputs get full marks"
+    weakest = f"“{short(inputs[0].name, 40)}”, {inputs[0].right}"
+    return f"none of {len(inputs)} inputs fails; the weakest: {weakest}"
 
 
 def next_step(history: History, found: Confirmation | None, command: str = "python main.py") -> str:
@@ -231,13 +224,16 @@ def next_step(history: History, found: Confirmation | None, command: str = "pyth
         return "your own task: write program.md, put a key into .env, then python main.py --check"
     if history.leader is None:
         return f"{command} --check tells whether key, model and program work"
-    if history.completed >= EARLY and (label := never_met(history)):
+    marks = [pair for e in history.experiments for t in e.trials for pair in t.criteria.items()]
+    met = {label for label, mark in marks if mark}
+    never = [label for label, _ in marks if label not in met]
+    if history.completed >= EARLY and never:
         cause = "compare the answers with what it expects, then mend it or the task"
-        return f"no answer ever met “{short(label, 60)}”: {cause}"
+        return f"no answer ever met “{short(never[0])}”: {cause}"
     if found is None:
         return f"{command} goes on and confirms the best on fresh samples"
     if saturated(history):
-        passed = short(", ".join(history.passed_by_all()), 60)
+        passed = short(", ".join(history.passed_by_all()))
         easy = f" (everything passes {passed})" * bool(passed)
         return f"the best cannot be told from 10{easy}: harder criteria would find more"
     if not found.improved and not found.worse and found.inputs > 1:
@@ -292,7 +288,6 @@ def summary(history: History, simulated: bool) -> list[Row]:
         prompt, values["best_score"] = found.best, best.mean
         for name, of in ("confirmed", best), ("difference", found.difference):
             values |= {name: of.mean, f"{name}_low": of.low, f"{name}_high": of.high}
-    if prompt is not None:
-        values["best_prompt"] = json.dumps(prompt, ensure_ascii=False)
+    values["best_prompt"] = prompt if prompt is None else json.dumps(prompt, ensure_ascii=False)
     shown = {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}
     return [(key, visible(str(value))) for key, value in shown.items() if value is not None]

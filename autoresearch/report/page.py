@@ -9,9 +9,8 @@ import re
 from argparse import Namespace
 from collections.abc import Iterator
 from datetime import datetime
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
@@ -22,26 +21,11 @@ from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
 from autoresearch.text import count, duration, money, short, visible
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
 PAGE_TEXT = 60_000_000  # characters of prompts and responses, the most in report.html
 ALIKE = 0.3  # difflib ratio below which two prompts share words by chance only
 DIFF_WORDS = 2_000  # longer prompts are shown without a difference: its cost is quadratic
 WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has no spaces
 COLOURS = ("refine", "wander", "combine", "simplify", "explore", "fresh", "format", "examples")
-
-
-@cache
-def template() -> "Template":
-    """page.html, compiled once: that takes longer than filling it for a short night."""
-    from jinja2 import Environment, StrictUndefined
-
-    pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    pages.undefined = StrictUndefined
-    words = [visible, count, short, duration, money, interval, series_name, named, colour, cut]
-    pages.filters |= {word.__name__: word for word in words} | {"num": "{:.2f}".format}
-    return pages.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
 
 
 def page(
@@ -51,10 +35,17 @@ def page(
 
     `program` is None for a series that program.md does not ask.
     """
+    from jinja2 import Environment, StrictUndefined  # 40 ms that no start has to wait
+
+    pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages.undefined = StrictUndefined
+    words = [visible, count, short, duration, money, interval, series_name, named, colour, cut]
+    pages.filters |= {word.__name__: word for word in words} | {"num": "{:.2f}".format}
     found = outcome(history, history.completed)
     models = {(f"{role} model", m) for e in history.experiments for role, m in e.models.items()}
     texts = sum(3 + 2 * len(e.trials) for e in history.experiments)
-    parts = template().stream(
+    template = pages.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
+    parts = template.stream(
         findings=findings,
         nonce=os.urandom(16).hex(),  # a script without it does not run
         history=history,

@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from autoresearch.files.program import Program
@@ -63,11 +63,8 @@ class Display:
             from rich import progress
 
             self.bar = progress.Progress(
-                progress.SpinnerColumn("line"),
-                progress.BarColumn(None),
-                progress.TextColumn("{task.description}", markup=False),
-                progress.TimeElapsedColumn(),
-                progress.TimeRemainingColumn(),
+                *(progress.SpinnerColumn("line"), progress.BarColumn(None), "{task.description}"),
+                *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
                 console=self.console,
                 expand=True,
                 transient=True,
@@ -85,9 +82,9 @@ class Display:
 
     def tell(self, notices: list[str]) -> None:
         """Print each notice once, none when quiet: the list is empty then."""
-        told = [[(visible(notice), "")] for notice in notices]
+        if not self.options.quiet:
+            self._print([[(visible(notice), "")] for notice in notices])
         notices.clear()
-        self._print([] if self.options.quiet else told)
 
     def start(self, program: str, model: str, done: int) -> None:
         if self.bar is not None:  # what an earlier start did is no pace of this one
@@ -121,8 +118,8 @@ class Display:
         if history.leader is not None and not final:
             rows.append(("so far", findings.headline(history, None)))
             rows.append(("prompt", history.leader.prompt))
-        lines = self._title(f"report, {done}" if final else f"after {done}")
-        lines += self._fields(*rows, *findings.search_rows(history))
+        rows += findings.search_rows(history)
+        lines = self._section(f"report, {done}" if final else f"after {done}", rows)
         if final:
             lines += self._verdict(history, files)
         if final and self.console is None:
@@ -132,26 +129,28 @@ class Display:
 
     def ablation(self, result: Ablation) -> None:
         """What each sentence is worth, and the prompt without those that it can spare."""
-        lines = self._title("what each sentence is worth, with its 95 % interval")
-        for sentence, worth, verdict in result.sentences:
-            known = f"{worth.low:.2f} to {worth.high:.2f}"
-            lines += self._fields((f"{worth.mean:+.2f}", f"{known:<17}{verdict:<16}{sentence}"))
+        rows = [
+            (f"{of.mean:+.2f}", f"{f'{of.low:.2f} to {of.high:.2f}':<17}{verdict:<16}{sentence}")
+            for sentence, of, verdict in result.sentences
+        ]
         lost = f"nothing: no shorter prompt was shown to lose less than {MARGIN}"
         if result.loss is not None:
             lost = f"{result.loss.mean:+.2f} ({interval(result.loss)}) by\n{result.shortened}"
-        self._print([*lines, *self._fields(("shortened", lost)), []])
+        title = "what each sentence is worth, with its 95 % interval"
+        self._print([*self._section(title, [*rows, ("shortened", lost)]), []])
 
     def _verdict(self, history: History, files: Sequence[str]) -> list[Line]:
         """On a terminal the prompt is cut so that all of it stands on the last screen."""
         found = outcome(history, history.completed)
         failing = findings.what_fails(history, found, self.program)
-        worst = self._fields(*findings.worst_rows(*failing))
-        above = worst and [*self._title("what fails, the worst first"), *worst]
-        shorter = findings.shorter(found)
+        worst = [*findings.worst_rows(*failing)]
+        above = self._section("what fails, the worst first", worst) if worst else []
         verdict: list[Line] = [
+            *self._section("verdict"),
             *([(line, "bold")] for line in self._wrapped(findings.headline(history, found), 0)),
             *self._fields(("rests on", findings.grounds(history, found, self.program))),
         ]
+        shorter = findings.shorter(found)
         below = self._fields(
             ("shorter", shorter and f"{shorter}: see the page"),
             ("fails", findings.fails_line(*failing)),
@@ -161,10 +160,10 @@ class Display:
         best = found.best if found else history.leader and history.leader.prompt
         prompt = self._fields(("prompt", "" if best is None else best or "(empty)"))
         if self.console is not None:
-            room = max(2, self.console.height - BELOW - 2 - len(verdict) - len(below))
+            room = max(2, self.console.height - BELOW - len(verdict) - len(below))
             if len(prompt) > room:
                 prompt = [*prompt[: room - 1], [(" " * INDENT + "...", "dim")]]
-        return [*above, *self._title("verdict"), *verdict, *prompt, *below]
+        return [*above, *verdict, *prompt, *below]
 
     def _block(self, e: Experiment, leads: Standing | None) -> list[Line]:
         """Three lines, or the texts whole for a new leader and when verbose."""
@@ -183,9 +182,13 @@ class Display:
         told = f"  ({', '.join(facts)})"
         if facts and sum(len(text) for text, _ in line) + len(told) <= self._width():
             line.append((told, "dim"))
-        texts = ("prompt", e.prompt or "(empty)"), ("response", e.response)
-        rows = [("thought", e.thought), *texts] if self.options.verbose else texts
+        thought = "thought", e.thought * self.options.verbose
+        rows = thought, ("prompt", e.prompt or "(empty)"), ("response", e.response)
         return [line, *self._fields(*rows, whole=self.options.verbose or leads is not None)]
+
+    def _section(self, title: str, rows: Iterable[Row] = ()) -> list[Line]:
+        told = f"== {title}{', simulated' * self.simulated} =="
+        return [[], [(told, "bold")], *self._fields(*rows)]
 
     def _fields(self, *rows: Row, whole: bool = True) -> list[Line]:
         """Labelled texts with a hanging indent, each cut to one line unless `whole`."""
@@ -201,18 +204,14 @@ class Display:
 
     def _wrapped(self, text: str, indent: int) -> list[str]:
         width = max(20, self._width() - indent)
-        if self.console is None:
-            wrap = textwrap.TextWrapper(width, break_on_hyphens=False).wrap
-            return [part for line in text.split("\n") for part in wrap(line) or [""]]
-        from rich.text import Text  # it knows how wide a character is
-
-        return [line.plain.rstrip() for line in Text(text).wrap(self.console, width)]
+        if self.console is not None:  # it knows how wide a character is
+            lines = self.console.render_str(text).wrap(self.console, width)
+            return [line.plain.rstrip() for line in lines]
+        wrap = textwrap.TextWrapper(width, break_on_hyphens=False).wrap
+        return [part for line in text.split("\n") for part in wrap(line) or [""]]
 
     def _width(self) -> int:
         return min(WIDTH, self.console.width) if self.console else WIDTH
-
-    def _title(self, text: str) -> list[Line]:
-        return [[], [(f"== {text}{', simulated' * self.simulated} ==", "bold")]]
 
     def _print(self, lines: list[Line]) -> None:
         with self.lock:
@@ -220,6 +219,5 @@ class Display:
                 if self.console is None:
                     print("".join(text for text, _ in line))
                 else:
-                    from rich.text import Text
-
-                    self.console.print(Text.assemble(*line))
+                    styled = (self.console.render_str(text, style=style) for text, style in line)
+                    self.console.print(*styled, sep="")
