@@ -147,7 +147,7 @@ class Display:
         above = self._section("what fails, the worst first", worst) if worst else []
         verdict: list[Line] = [
             *self._section("verdict"),
-            *([(line, "bold")] for line in self._wrapped(findings.headline(history, found), 0)),
+            *([(line, "bold")] for line in self._wrapped(findings.headline(history, found))),
             *self._fields(("rests on", findings.grounds(history, found, self.program))),
         ]
         shorter = findings.shorter(found)
@@ -180,7 +180,7 @@ class Display:
             (f"  takes the lead at {leads.estimate:.2f}" if leads else "", GREEN),
         ]
         told = f"  ({', '.join(facts)})"
-        if facts and sum(len(text) for text, _ in line) + len(told) <= self._width():
+        if facts and len(self._wrapped("".join(text for text, _ in line) + told)) == 1:
             line.append((told, "dim"))
         thought = "thought", e.thought * self.options.verbose
         rows = thought, ("prompt", e.prompt or "(empty)"), ("response", e.response)
@@ -202,16 +202,13 @@ class Display:
                 shown.append([(head, "dim"), (line, "")])
         return shown
 
-    def _wrapped(self, text: str, indent: int) -> list[str]:
-        width = max(20, self._width() - indent)
+    def _wrapped(self, text: str, indent: int = 0) -> list[str]:
         if self.console is not None:  # it knows how wide a character is
+            width = max(20, min(WIDTH, self.console.width) - indent)
             lines = self.console.render_str(text).wrap(self.console, width)
             return [line.plain.rstrip() for line in lines]
-        wrap = textwrap.TextWrapper(width, break_on_hyphens=False).wrap
+        wrap = textwrap.TextWrapper(WIDTH - indent, break_on_hyphens=False).wrap
         return [part for line in text.split("\n") for part in wrap(line) or [""]]
-
-    def _width(self) -> int:
-        return min(WIDTH, self.console.width) if self.console else WIDTH
 
     def _print(self, lines: list[Line]) -> None:
         with self.lock:
