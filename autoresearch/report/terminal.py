@@ -11,7 +11,6 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
@@ -21,10 +20,6 @@ from autoresearch.search.ablation import Ablation
 from autoresearch.search.confirmation import MARGIN, outcome
 from autoresearch.search.history import History, Standing
 from autoresearch.text import count, duration, one_line, short, visible
-
-if TYPE_CHECKING:  # rich would cost a piped run 50 ms and 7 MB
-    from rich.console import Console
-    from rich.progress import Progress
 
 WIDTH = 100  # columns of the plain form; of a terminal at most, wider prose is no easier to read
 INDENT = 13  # columns of the labels
@@ -41,9 +36,6 @@ class Display:
     than the records that are shown.
     """
 
-    console: "Console | None" = None
-    bar: "Progress | None" = None
-
     def __init__(
         self, options: argparse.Namespace, program: Program | None = None, simulated: bool = False
     ) -> None:
@@ -52,20 +44,17 @@ class Display:
         self.lock = threading.Lock()
         if isinstance(sys.stdout, io.TextIOWrapper):  # a log that can be followed, in any encoding
             sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+        self.console, self.bar = None, None
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         if sys.stdout.isatty() and not plain:
-            from rich.console import Console
+            from rich import console, progress  # a piped run is spared 50 ms and 7 MB
 
-            self.console = Console(highlight=False, markup=False, emoji=False)
-
-    def __enter__(self) -> "Display":
-        if self.console is not None and not self.options.quiet:
-            from rich import progress
-
+            self.console = console.Console(highlight=False, markup=False, emoji=False)
             self.bar = progress.Progress(
                 *(progress.SpinnerColumn("line"), progress.BarColumn(None), "{task.description}"),
                 *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
                 console=self.console,
+                disable=options.quiet,
                 expand=True,
                 transient=True,
                 speed_estimate_period=3600,
@@ -73,6 +62,9 @@ class Display:
             )
             # the last step is the confirmation
             self.bar.add_task("  waits for the first answer", total=self.target + 1)
+
+    def __enter__(self) -> "Display":
+        if self.bar is not None:
             self.bar.start()
         return self
 
