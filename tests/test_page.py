@@ -17,18 +17,22 @@ from autoresearch.files.results import write_whole
 from autoresearch.options import parse_arguments
 from autoresearch.report import page as module
 from autoresearch.report.page import differences, page
+from autoresearch.report.terminal import Display
 from autoresearch.search.history import History
 from tests.benchmarks.page import chromium, night, no_browser, open_page, requests_made
 
 EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'><!-- "
 
 
-OPTIONS = parse_arguments([])
-
-
-def write(path: Path, history: History, program: Program | None = None, **changes: bool) -> str:
-    settings = {"running": False, "simulated": False} | changes
-    write_whole(path, page(history, program, OPTIONS, **settings))
+def write(
+    path: Path,
+    history: History,
+    program: Program | None = None,
+    running: bool = False,
+    simulated: bool = False,
+) -> str:
+    shown = Display(parse_arguments([]), program, simulated)
+    write_whole(path, page(history, shown, running))
     return path.read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What was found, in words: the sentences, rows and figures of the last screen and of the page.
+"""What was found, in words, for terminal and page: verdict, what fails, what next, the search.
 
 All of it follows from the records; which prompt is best, and how sure that is, the search decides.
 """
@@ -26,6 +26,10 @@ WORST = 5  # inputs or criteria that the terminal shows of those that fail; the 
 FULL = 9.95  # of 10: full marks
 
 
+def series_name(digest: str) -> str:
+    return digest[:6] or "unnamed"
+
+
 def interval(of: Interval) -> str:
     return f"95 % interval {of.low:.2f} to {of.high:.2f}"
 
@@ -35,9 +39,6 @@ def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
     billed = [e for e in experiments if e.tokens]
     known = [e.cost for e in billed if e.cost is not None]
     return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
-
-
-# --- the verdict ---
 
 
 def headline(history: History, found: Confirmation | None) -> str:
@@ -110,14 +111,6 @@ def goal_line(program: Program | None, history: History) -> str:
     return f"{program.name}: {short(sentence, 200)}"
 
 
-def series_name(digest: str) -> str:
-    """How a series is called: six digits of what its program asks."""
-    return digest[:6] or "unnamed"
-
-
-# --- what fails ---
-
-
 @dataclass(frozen=True)
 class Weakness:
     """How the best prompt's answers to one input went, or how they met one criterion."""
@@ -134,8 +127,7 @@ class Weakness:
 def what_fails(
     history: History, found: Confirmation | None, program: Program | None
 ) -> tuple[list[Weakness], list[Weakness]]:
-    """By input where there are several, and by criterion, each worst first; from the fresh samples
-    where there are any."""
+    """By input where there are several, and by criterion, of fresh samples; each worst first."""
     if found is not None:
         mine, theirs = (fresh_trials(history, found, p) for p in (found.best, found.baseline))
     else:
@@ -147,7 +139,7 @@ def what_fails(
 
 
 def by_input(mine: list[Trial], theirs: list[Trial], program: Program | None) -> Iterator[Weakness]:
-    given = [*program.inputs, *program.held_out] if program else []
+    given = (*program.inputs, *program.held_out) if program else ()
     expected = {i.text: i.expected for i in given}
     labelled = all(right(trial) in (0, 10) for trial in mine + theirs)
     grade = right if labelled else lambda trial: trial.score
@@ -206,8 +198,8 @@ def worst_rows(inputs: list[Weakness], criteria: list[Weakness]) -> Iterator[Row
 
 def fails_line(inputs: list[Weakness], criteria: list[Weakness]) -> str:
     """One line: which inputs fail or, for a task alone, which criteria lose points."""
+    weak = [f"{row.right} of {short(row.name, 40)}" for row in criteria if row.mean < FULL]
     if not inputs:
-        weak = [f"{row.right} of {short(row.name, 40)}" for row in criteria if row.mean < FULL]
         met = "every criterion is met" * bool(criteria)
         return f"reaches {', '.join(weak[:3])}" if weak else met
     if failing := [f"“{short(row.name, 40)}”" for row in inputs if row.mean < 5]:
@@ -248,9 +240,6 @@ def next_step(history: History, found: Confirmation | None, command: str = "pyth
         stale = f"no gain in the last {history.since_lead} experiments"
         return f"{stale}: stop here, or try another NEBIUS_AGENT_MODEL"
     return f"{command} --ablate tells which sentences of it matter"
-
-
-# --- the search, and the figures for grep ---
 
 
 def search_rows(history: History) -> Iterator[Row]:

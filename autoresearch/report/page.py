@@ -6,16 +6,15 @@ never markup. What was found findings.py says.
 
 import os
 import re
-from argparse import Namespace
 from collections.abc import Iterator
 from datetime import datetime
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from autoresearch.files.program import Program
 from autoresearch.files.record import Experiment
 from autoresearch.report import findings
-from autoresearch.report.findings import interval, series_name
+from autoresearch.report.terminal import Display
 from autoresearch.search.confirmation import Confirmation, outcome
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
@@ -28,18 +27,13 @@ WORD = re.compile(r"[\u2e80-\u9fff]|[^\s\u2e80-\u9fff]+\s*|\s+")  # Chinese has 
 COLOURS = ("refine", "wander", "combine", "simplify", "explore", "fresh", "format", "examples")
 
 
-def page(
-    history: History, program: Program | None, options: Namespace, running: bool, simulated: bool
-) -> Iterator[str]:
-    """The self-contained report.html, part by part, so that it never stands in memory whole.
-
-    `program` is None for a series that program.md does not ask.
-    """
+def page(history: History, shown: Display, running: bool) -> Iterator[str]:
+    """The self-contained report.html, part by part, so that it never stands in memory whole."""
     from jinja2 import Environment, StrictUndefined  # 40 ms that no start has to wait
 
     pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.undefined = StrictUndefined
-    words = [visible, count, short, duration, money, interval, series_name, named, colour, cut]
+    words = [visible, count, short, duration, money, findings.interval, named, colour, cut]
     pages.filters |= {word.__name__: word for word in words} | {"num": "{:.2f}".format}
     found = outcome(history, history.completed)
     models = {(f"{role} model", m) for e in history.experiments for role, m in e.models.items()}
@@ -49,10 +43,8 @@ def page(
         findings=findings,
         nonce=os.urandom(16).hex(),  # a script without it does not run
         history=history,
-        program=program,
-        options=options,
+        shown=shown,
         running=running,
-        simulated=simulated,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         headline=re.split(r"(\d+\.\d\d(?![^(]*\)))", findings.headline(history, found)),
         found=found,
@@ -96,10 +88,8 @@ def ten_best(history: History, found: Confirmation | None) -> list[tuple[Any, ..
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:
     """("span" | "del" | "ins", text) word by word; the new one alone where little is alike."""
-    import difflib
-
     a, b = WORD.findall(old), WORD.findall(new)
-    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+    matcher = SequenceMatcher(None, a, b, autojunk=False)
     if max(len(a), len(b)) > DIFF_WORDS or matcher.ratio() < ALIKE:
         return [("span", new)] * bool(new)
     found: list[tuple[str, str]] = []

@@ -74,9 +74,7 @@ class Reports:
         return bool(written)
 
     def _page(self, history: History, running: bool) -> list[str]:
-        shown = self.display
-        parts = page(history, shown.program, self.options, running, shown.simulated)
-        return self._write("report.html", parts)
+        return self._write("report.html", page(history, self.display, running))
 
     def _write(self, name: str, parts: Iterable[str]) -> list[str]:
         path = self._path(name)
@@ -111,10 +109,7 @@ def show_report(options: argparse.Namespace) -> int:
 def chosen(
     experiments: Sequence[Experiment], options: argparse.Namespace
 ) -> tuple[History, Program | None]:
-    """The series that --report names or, without a name, that of program.md as it stands.
-
-    By the present criteria where program.md still asks it; else its program is None.
-    """
+    """The series that --report names or program.md asks; if that no longer does, no program."""
     counts = Counter(e.program for e in experiments)
     named = [d for d in counts if (d or "unnamed").startswith(options.report)]
     try:

@@ -159,15 +159,13 @@ class Display:
 
     def _block(self, e: Experiment, leads: Standing | None) -> list[Line]:
         """Three lines, or the texts whole for a new leader and when verbose."""
-        name = f"iteration {e.iteration}/{self.target}" if e.kind == "proposal" else e.kind
         facts = [] if e.score is None else [count(len(e.passes()), "pass", "passes")]
         facts += [] if e.tokens is None else [count(e.tokens, "token")]
         facts += [] if e.seconds is None else [duration(e.seconds)]
         failed = (f"failed: {short(e.error or 'no score', WIDTH)}", "red")
         line = [
-            (name, "bold"),
-            (f"  {visible(e.strategy)}" * (e.strategy not in ("", e.kind)), BLUE),
-            ("  ", ""),
+            (f"iteration {e.iteration}/{self.target}" if e.kind == "proposal" else e.kind, "bold"),
+            (f"  {visible(e.strategy)}" * (e.strategy not in ("", e.kind)) + "  ", BLUE),
             failed if e.score is None else (f"score {e.score:.2f}", "bold"),
             (f"  takes the lead at {leads.estimate:.2f}" if leads else "", GREEN),
         ]

@@ -22,6 +22,7 @@ from autoresearch.files.record import Experiment, Trial
 from autoresearch.files.results import write_whole
 from autoresearch.options import parse_arguments
 from autoresearch.report.page import page
+from autoresearch.report.terminal import Display
 from autoresearch.search.confirmation import Step, next_steps
 from autoresearch.search.history import History
 
@@ -117,8 +118,8 @@ def night(experiments: int, *, confirmed: bool = True, words: int = 1, seed: int
 def measure(path: Path, history: History, experiments: int) -> tuple[float, float]:
     """Seconds and MB of peak memory that writing the page took."""
     before, began = peak(), time.perf_counter()
-    options = parse_arguments(["--iterations", str(experiments)])
-    write_whole(path, page(history, None, options, running=False, simulated=True))
+    shown = Display(parse_arguments(["--iterations", str(experiments)]), simulated=True)
+    write_whole(path, page(history, shown, running=False))
     return time.perf_counter() - began, peak() - before
 
 
