@@ -37,7 +37,6 @@ def page(history: History, shown: Display, running: bool) -> Iterator[str]:
     pages.filters |= {word.__name__: word for word in words} | {"num": "{:.2f}".format}
     found = outcome(history, history.completed)
     models = {(f"{role} model", m) for e in history.experiments for role, m in e.models.items()}
-    texts = sum(3 + 2 * len(e.trials) for e in history.experiments)
     template = pages.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
     parts = template.stream(
         findings=findings,
@@ -52,7 +51,7 @@ def page(history: History, shown: Display, running: bool) -> Iterator[str]:
         rows=[*findings.search_rows(history), *sorted(models)],
         top=ten_best(history, found),
         chart=chart(history, found),
-        most=PAGE_TEXT // max(1, texts),
+        most=PAGE_TEXT // max(1, sum(3 + 2 * len(e.trials) for e in history.experiments)),
     )
     parts.enable_buffering(1000)  # a record has fifty
     return parts
@@ -113,7 +112,7 @@ def chart(history: History, found: Confirmation | None) -> dict[str, Any]:
         return 100 * (10 - max(low, min(10, score))) / (10 - low)
 
     steps = [(96 * at / last, y(score)) for at, score in history.best_line if at <= last]
-    line = "".join(f"H{x:.2f}V{y:.2f}" for x, y in steps)
+    line = "".join(f"H{at:.2f}V{level:.2f}" for at, level in steps)
     return {
         "dots": [(at, name, 96 * at / last, y(score)) for at, name, score in search],
         "line": f"M{steps[0][0]:.2f},{steps[0][1]:.2f}{line}H96" if line else "",

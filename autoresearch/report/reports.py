@@ -3,9 +3,9 @@
 Both files follow from the records: that one cannot be written costs a run no more than a line.
 """
 
-import argparse
 import re
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -35,7 +35,7 @@ MARK = re.compile(rb'<meta name="series" content="(\w+)"')
 class Reports:
     """Writes both files of one series; `suffix` names those of one that program.md does not ask."""
 
-    def __init__(self, display: Display, options: argparse.Namespace, suffix: str = "") -> None:
+    def __init__(self, display: Display, options: Namespace, suffix: str = "") -> None:
         self.display, self.options, self.suffix = display, options, suffix
         self.next_page = time.monotonic() + FIRST_PAGE
 
@@ -92,7 +92,7 @@ class Reports:
         return path.with_stem(path.stem + self.suffix)
 
 
-def show_report(options: argparse.Namespace) -> int:
+def show_report(options: Namespace) -> int:
     """Print the report and write its files: from the records alone, also while a run goes on."""
     experiments = load(options.results)
     if not experiments:
@@ -106,9 +106,7 @@ def show_report(options: argparse.Namespace) -> int:
     return 0 if reports.conclude(history) else 1
 
 
-def chosen(
-    experiments: Sequence[Experiment], options: argparse.Namespace
-) -> tuple[History, Program | None]:
+def chosen(experiments: list[Experiment], options: Namespace) -> tuple[History, Program | None]:
     """The series that --report names or program.md asks; if that no longer does, no program."""
     counts = Counter(e.program for e in experiments)
     named = [d for d in counts if (d or "unnamed").startswith(options.report)]
