@@ -176,10 +176,9 @@ def by_criterion(mine: list[Trial], theirs: list[Trial]) -> Iterator[Weakness]:
 def evidence(trial: Trial, label: str) -> str:
     """What a response missed of a criterion, with the sentence that shows it where one does."""
     missed = [name for name, mark in trial.criteria.items() if mark < 1]
-    if label not in missed:
-        return ""
     parts = trial.reason.split("; ")
-    reason = parts[missed.index(label)] if len(parts) == len(missed) else trial.reason
+    parts = parts if len(parts) == len(missed) else [trial.reason] * len(missed)
+    reason = dict(zip(missed, parts, strict=True)).get(label, "")
     words = reason.partition("to avoid: ")[2].casefold().split(", ")
     for sentence in re.split(r"(?<=[.!?])\s+", trial.response):
         if any(word and word in sentence.casefold() for word in words):

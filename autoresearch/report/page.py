@@ -1,7 +1,6 @@
-"""report.html: the night as one self-contained page that opens offline.
+"""report.html: the night as one self-contained page that opens offline; page.html draws it.
 
-page.html draws it, chart and all. Prompts and responses are a model's words: they are escaped text,
-never markup. What was found findings.py says.
+Prompts and responses are a model's words: they are escaped text, never markup.
 """
 
 import os
@@ -62,7 +61,7 @@ def named(e: Experiment) -> str:
 
 
 def colour(name: str) -> str:
-    """A colour of the page: a strategy's name is a text from a file, which may be anything."""
+    """A strategy's name is a text from a file, which may be anything."""
     return f"var(--{name if name in COLOURS else 'other'})"
 
 

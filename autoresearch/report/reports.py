@@ -27,7 +27,6 @@ from autoresearch.search.series import latest_series, open_history
 from autoresearch.simulator import MODEL
 from autoresearch.text import count
 
-FIRST_PAGE = 2.0  # seconds without a page: what one costs is not known yet
 PAGE_SHARE = 50  # a page's cost is at most so small a part of the time since the one before
 MARK = re.compile(rb'<meta name="series" content="(\w+)"')
 
@@ -37,7 +36,7 @@ class Reports:
 
     def __init__(self, display: Display, options: Namespace, suffix: str = "") -> None:
         self.display, self.options, self.suffix = display, options, suffix
-        self.next_page = time.monotonic() + FIRST_PAGE
+        self.next_page = time.monotonic() + 2  # what a page costs is not known yet
 
     def begin(self, history: History, experiments: Sequence[Experiment]) -> None:
         """What another series left here is named after it, before this one writes its own: whose

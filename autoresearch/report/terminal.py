@@ -30,11 +30,8 @@ Line = list[tuple[str, str]]  # text, style on a terminal
 
 
 class Display:
-    """What a run prints. A context manager: inside, a terminal has a progress bar at the bottom.
-
-    `wait` may be called from any thread. `program` is None where program.md asks something else
-    than the records that are shown.
-    """
+    """A context manager: inside, a terminal has a progress bar at the bottom. `program` is None
+    where program.md asks something else than the records that are shown."""
 
     def __init__(
         self, options: argparse.Namespace, program: Program | None = None, simulated: bool = False
@@ -85,7 +82,7 @@ class Display:
         self.tell([f"{program}, {model}, {self.options.results}: {begins}, {self.target} in all"])
 
     def wait(self, line: str) -> None:
-        """A wait for a retry, on stderr; rich puts it above the bar."""
+        """A wait for a retry, on stderr, from any thread; rich puts it above the bar."""
         with self.lock:
             print(one_line(line), file=sys.stderr, flush=True)
 
@@ -103,8 +100,7 @@ class Display:
             self.bar.update(self.bar.task_ids[0], completed=done, description=told)
 
     def report(self, history: History, *, final: bool = False, files: Sequence[str] = ()) -> None:
-        """The report so far or, when `final`, the last one: it ends in the verdict, which names the
-        `files` that were written, and, piped, in the figures for grep."""
+        """The report so far or, `final`, with verdict, `files` and, piped, the figures for grep."""
         done = f"{history.completed:,} of {count(self.target, 'experiment')}"
         rows = [("task", findings.goal_line(self.program, history))]
         if history.leader is not None and not final:
