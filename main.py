@@ -140,7 +140,7 @@ def carry_out(run: Run, step: Step) -> Experiment:
     except (APIError, ScoreError) as error:
         experiment = experiment.spoilt(str(error))
     took = spent.tokens, spent.cost, time.monotonic() - started
-    return experiment.stamped(*took, client.models, history.series, program.criteria_digest())
+    return experiment.stamped(*took, client.models, history.series, history.criteria)
 
 
 def record(run: Run, experiment: Experiment) -> None:
@@ -150,7 +150,8 @@ def record(run: Run, experiment: Experiment) -> None:
     run.display.tell(run.results.notices)
     run.display.tell(doubts(run.program, experiment))
     run.display.iteration(experiment, run.history, took_lead)
-    run.night.count(experiment.error)
+    cause = "one input spoils every experiment" * bool(run.history.spoilers)
+    run.night.count(experiment.error, cause)
     done, every = run.history.completed, run.options.report_every
     if experiment.kind == "proposal" and experiment.score is not None:
         if done % every == 0 and done < run.options.iterations:

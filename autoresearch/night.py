@@ -56,7 +56,7 @@ class Night(Generic[Item, Result]):
         self.options, self.client, self.dropped = options, client, dropped
         self.started = time.monotonic()
         self.fatal: Exception | None = None  # the first error that ends the night
-        self.failures: list[str] = []
+        self.failures = 0  # in a row
         self.limited = ""  # the limit that ended something, in words
         self.signal = 0  # that a person stopped it with
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -93,13 +93,12 @@ class Night(Generic[Item, Result]):
         except Exception as error:
             self.fatal = self.fatal or error
 
-    def count(self, failure: str | None) -> None:
-        """A job ended, with a failure or without."""
-        self.failures = [*self.failures, failure] if failure else []
-        if len(self.failures) >= FAILURES:
-            one = f"one input spoils every experiment, {len(self.failures)} in a row"
-            alike = len(set(self.failures)) == 1 and "input " in self.failures[0]
-            what = one if alike else f"{FAILURES} experiments in a row failed"
+    def count(self, failure: str | None, cause: str = "") -> None:
+        """A job ended, with a failure or without; `cause`: what all the latest failures share."""
+        self.failures = self.failures + 1 if failure else 0
+        if self.failures >= FAILURES:
+            what = f"{cause}, {FAILURES} in a row" * bool(cause)
+            what = what or f"{FAILURES} experiments in a row failed"
             self.fatal = self.fatal or NightError(f"{what}: {failure}")
 
     def work(

@@ -14,6 +14,8 @@ HIDDEN = re.compile(
 
 def visible(text: str) -> str:
     r"""`text` with all that a terminal would obey or hide as JSON escapes: ESC becomes \u001b."""
+    if text.isprintable():  # the usual text, told at once
+        return text
     text = text.replace("\r\n", "\n").replace("\t", "    ")
     return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 

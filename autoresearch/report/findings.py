@@ -5,13 +5,13 @@ All of it follows from the records; which prompt is best, and how sure that is, 
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from autoresearch.files.program import Program
-from autoresearch.files.record import Experiment, Trial
+from autoresearch.files.record import Trial
 from autoresearch.search.confirmation import Confirmation, fresh_trials, outcome, underway
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
@@ -32,13 +32,6 @@ def series_name(digest: str) -> str:
 
 def interval(of: Interval) -> str:
     return f"95 % interval {of.low:.2f} to {of.high:.2f}"
-
-
-def spent(experiments: Iterable[Experiment]) -> tuple[int, float | None]:
-    """Tokens and US dollars; one unknown price makes the sum of dollars unknown."""
-    billed = [e for e in experiments if e.tokens]
-    known = [e.cost for e in billed if e.cost is not None]
-    return sum(e.tokens or 0 for e in billed), sum(known) if len(known) == len(billed) else None
 
 
 def headline(history: History, found: Confirmation | None) -> str:
@@ -250,9 +243,9 @@ def search_rows(history: History) -> Iterator[Row]:
         yield "failed", f"{sum(history.failures.values())}: {'; '.join(failed)}"
     if history.left_out:
         yield "left out", f"{'; '.join(map(short, history.left_out))}: never answered"
-    tokens, cost = spent(history.experiments)
-    if tokens:
-        yield "spent", count(tokens, "token") + ("" if cost is None else f", {money(cost)}")
+    if history.tokens:
+        cost = "" if history.cost is None else f", {money(history.cost)}"
+        yield "spent", count(history.tokens, "token") + cost
     for at, (name, tried, mean, leads) in enumerate(history.strategies()):
         told = f"{name:<10} {count(tried, 'experiment'):>17}   mean {mean:5.2f}"
         yield "" if at else "strategies", f"{told}   led {count(leads, 'time')}"
@@ -262,7 +255,7 @@ def search_rows(history: History) -> Iterator[Row]:
 
 def summary(history: History, simulated: bool) -> list[Row]:
     """The run as `key: value`, for grep: unknown values have no line, the prompt is JSON."""
-    tokens, cost = spent(history.experiments)
+    tokens, cost = history.tokens, history.cost
     values: dict[str, Any] = {
         "simulated": "yes" if simulated else "no",
         "completed": history.completed,

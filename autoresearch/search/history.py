@@ -97,6 +97,8 @@ class History:
         self.experiments = list[Experiment]()
         self.proposals = list[Experiment]()  # scored
         self.measured = list[Experiment]()  # scored confirmations and ablations
+        self.tokens = 0  # billed for all of them
+        self.cost: float | None = 0.0  # USD; None as soon as one price is unknown
         self.failures, self._refusals = Counter[str](), Counter[str]()  # by cause, by input
         self.spoilers: set[str] | None = None  # inputs that all failures since the last score name
         self.completed = self.since_lead = 0  # proposals scored, and those since the latest leader
@@ -108,7 +110,7 @@ class History:
         self.contenders: dict[int, list[Standing]] = {}  # by target, before its confirmation
         self._leading, self._led = list[Standing](), Counter[str]()  # the best few; by strategy
         self._answered, self._numbers, self._lowest = set[str](), set[int | None](), 1
-        self._tried = defaultdict[str, list[float]](list)  # strategy -> scores of its proposals
+        self._tried, self._sums = Counter[str](), defaultdict[str, float](float)  # by strategy
         self._first = defaultdict[tuple[str, Block], list[float]](list)  # and their first samples
         self._records: dict[str, list[Experiment]] = {}  # by prompt, on the search's inputs
         self._by_length = defaultdict[int, deque[Outline]](deque)  # the latest distinct prompts,
@@ -132,6 +134,9 @@ class History:
         """Take in an ended experiment; true when its prompt took the lead by it."""
         with self.lock:
             self.experiments.append(experiment)
+            self.tokens += experiment.tokens or 0
+            if experiment.tokens and self.cost is not None:
+                self.cost = None if experiment.cost is None else self.cost + experiment.cost
             if experiment.score is None:
                 error = experiment.error or "unknown"
                 self.failures[error.split(":")[0][:60]] += 1
@@ -147,7 +152,8 @@ class History:
                 self.completed += 1
                 self.since_lead += 1
                 self.proposals.append(experiment)
-                self._tried[experiment.strategy].append(experiment.score)
+                self._tried[experiment.strategy] += 1
+                self._sums[experiment.strategy] += experiment.score
                 self._numbers.add(experiment.iteration)
                 for block, scores in samples[:1]:
                     self._first[experiment.strategy, block].append(fmean(scores))
@@ -255,7 +261,7 @@ class History:
 
     def strategies(self) -> list[tuple[str, int, float, int]]:
         """Of each its name, experiments, their mean score, and how often one took the lead."""
-        return [(how, len(each), fmean(each), self._led[how]) for how, each in self._tried.items()]
+        return [(s, n, self._sums[s] / n, self._led[s]) for s, n in self._tried.items()]
 
     def history_gain(self) -> Interval | None:
         """How much seeing the history gains over `fresh` proposals, by first, unchosen samples."""
