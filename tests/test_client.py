@@ -406,7 +406,7 @@ def test_a_call_that_alone_fails_spoils_only_its_experiment(
     failed = client._servers["task"].gate.failed
 
     def others_succeed(*args: Any) -> float:
-        client._servers["task"].gate._failing_since = None
+        client._servers["task"].gate._row.clear()
         return failed(*args)
 
     monkeypatch.setattr(client._servers["task"].gate, "failed", others_succeed)
@@ -430,12 +430,12 @@ def test_many_threads_lose_no_count(serve: Serve, monkeypatch: pytest.MonkeyPatc
             connection.sendall(faults.get(number % 20, whole()))
 
     client, spent = make(serve(script).url), Usage()
-    client._servers["task"].gate._patience = 60.0
+    client._servers["task"].gate.patience = 60.0
     with ThreadPoolExecutor(32) as pool:
         calls = [pool.submit(client.generate_response, "", "x", spent=spent) for _ in range(200)]
         assert {call.result().text for call in calls} == {"fine"}
     assert client.total.calls == spent.calls == len(answered)
-    assert client._servers["task"].gate.paces["m"].running == 0
+    assert not client._servers["task"].gate._running
 
 
 def test_notices_go_where_notify_points_at_that_moment(

@@ -220,7 +220,7 @@ def test_a_lone_failure_does_not_stop_the_others(serve: Serve) -> None:
     client._servers["task"].gate.sleep = lambda seconds: None  # type: ignore[method-assign]
     for _ in range(8):
         client.generate_response("", "x")
-    assert client._servers["task"].gate._wave == 0
+    assert client._servers["task"].gate._opens == 0
 
 
 BUCKETS_AND_WINDOWS: dict[str, Callable[..., Server]] = {
