@@ -435,7 +435,7 @@ def test_many_threads_lose_no_count(serve: Serve, monkeypatch: pytest.MonkeyPatc
         calls = [pool.submit(client.generate_response, "", "x", spent=spent) for _ in range(200)]
         assert {call.result().text for call in calls} == {"fine"}
     assert client.total.calls == spent.calls == len(answered)
-    assert not client._servers["task"].gate._running
+    assert client._servers["task"].gate.paces["m"].running == 0
 
 
 def test_notices_go_where_notify_points_at_that_moment(

@@ -30,12 +30,11 @@ UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """A call under way: the model, what it asks, when it began, as which of the model's calls."""
+    """A call under way: the model, what it asks, when it began."""
 
     model: str
     about: object
     began: float
-    number: int
 
 
 @dataclass(eq=False)
@@ -49,37 +48,31 @@ class _Pace:
     """
 
     succeeded: bool = False
-    begun: int = 0  # calls so far
-    began: float = 0.0  # when the last of them did
-    heard: int = 0  # calls, when headers last told `left`
-    left: float = math.inf  # calls that headers allow before `resets`
+    began: float = 0.0  # when the last call did
+    running: int = 0
+    left: float = math.inf  # calls that headers allow before `resets`, those that run too
     resets: float = 0.0
     rate: float = math.inf  # calls a second, as learned
-    due: float = 0.0  # when it lets the next one begin
     answers: deque[float] = field(default_factory=deque)  # when
     last: deque[bool] = field(default_factory=lambda: deque(maxlen=20))  # refused or not
 
     def delay(self, now: float) -> float:
-        wait = min(self.resets, self.began + LONGEST_WAIT) - now
-        if self.left >= 1:
-            wait = min(wait, self.began + wait / (8 * self.left) - now)
-        return max(0.0, wait, self.due - now)
+        left, pause = self.left - self.running, min(self.resets - self.began, LONGEST_WAIT)
+        if left >= 1:
+            pause /= 8 * left
+        return max(0.0, self.began + max(pause, 1 / self.rate) - now)
 
-    def begin(self, now: float) -> int:
-        if self.left < 1:  # the one that asks; its answer is awaited for a while
+    def begin(self, now: float) -> None:
+        if self.left - self.running < 1:  # the one that asks; its answer is awaited for a while
             self.resets = now + 5
-        self.began, self.begun, self.left = now, self.begun + 1, self.left - 1
-        self.due = max(self.due, now - 2) + 1 / self.rate  # a pause saves up 2 seconds of calls
-        return self.begun
+        self.began, self.running = now, self.running + 1
 
-    def end(self, now: float, number: int, headers: Mapping[str, str], refused: bool) -> None:
+    def end(self, now: float, headers: Mapping[str, str], refused: bool) -> None:
+        self.running -= 1
         left = read_number(headers.get("x-ratelimit-remaining-requests"))
-        reset = _seconds(headers.get("x-ratelimit-reset-requests", ""))
-        if left is not None and reset is not None:
-            self.left, self.resets = left - (self.begun - number), now + reset
-            self.heard = self.begun
-        elif number > self.heard:  # it was told nothing: what was told before no longer counts
-            self.left = math.inf
+        reset = _seconds(headers.get("x-ratelimit-reset-requests", "")) or 0.0
+        self.left = left if left is not None and reset else math.inf
+        self.resets = now + reset
         self.last.append(refused)
         if not refused:
             self.rate *= 1.002 + 0.003 * (now - self.answers[-1] if self.answers else 0.0)
@@ -91,7 +84,6 @@ class _Pace:
             if self.rate == math.inf:  # what was saved up before the first call is no rate
                 self.answers.clear()
             self.rate = min(self.rate, measured)
-            self.due = now + 1 / self.rate
             self.last.clear()
 
 
@@ -136,8 +128,8 @@ class Gate:
         return max(self._opens - now, self.paces[model].delay(now))
 
     def begin(self, model: str, about: object = None) -> Turn:
-        now = self.clock()
-        turn = Turn(model, about, now, self.paces[model].begin(now))
+        turn = Turn(model, about, self.clock())
+        self.paces[model].begin(turn.began)
         self._running.add(turn)
         return turn
 
@@ -147,7 +139,7 @@ class Gate:
             self._changed.notify_all()
             now, pace = self.clock(), self.paces[turn.model]
             took, quick = now - turn.began, now - turn.began < self.deadline / 2
-            pace.end(now, turn.number, headers, refused=False)
+            pace.end(now, headers, refused=False)
             if turn.model and worked and not pace.succeeded:  # the list of models tells nothing
                 # as many as one at a time would take half the time
                 self._most = max(self._most, self.deadline / 2 / max(took, 1e-3))
@@ -170,16 +162,15 @@ class Gate:
         with self._changed:
             self._changed.notify_all()
             now, refused = self.clock(), failure.status == 429
-            self.paces[turn.model].end(now, turn.number, failure.headers, refused)
+            self.paces[turn.model].end(now, failure.headers, refused)
             if failure.late and self._row:  # a lone one may hang by chance: that is no load
                 self._most = self._steady = max(1.0, min(self._most, len(self._running)) / 2)
             if turn not in self._running:  # was under way when the gate closed: nothing new
                 return 0.0
             self._running.remove(turn)
             self._row.append((now, turn.about))
-            left = self._patience_left(failure, now)
             attempt = max(attempt, len(self._row) - RUN + 1)
-            wait = min(_wait(failure, attempt), left)
+            wait = self._wait(failure, attempt, now)
             others = len({about for _, about in self._row}) > 1
             if (failure.setup or len(self._row) >= RUN) and (others or not failure.alone):
                 self._opens, self._most = now + wait, 1.0
@@ -203,26 +194,23 @@ class Gate:
     def _pause(self, seconds: float) -> None:
         self._changed.wait(min(seconds, 0.25))  # so soon it notices stop()
 
-    def _patience_left(self, failure: MayPass, now: float) -> float:
+    def _wait(self, failure: MayPass, attempt: int, now: float) -> float:
+        """What the server asks; without a word, or when that did not help, a jittered 2 ** attempt;
+        at most what is left of patience."""
         setup = failure.setup and not any(pace.succeeded for pace in self.paces.values())
         patience = min(self.patience, SETUP_PATIENCE) if setup else self.patience
-        if (left := self._row[0][0] + patience - now) <= 0:
-            what = (
-                f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so far"
-            )
-            over = f"{what} is kept; start the same command again to go on"
+        left = self._row[0][0] + patience - now
+        if left <= 0:
+            over = f"no success for {patience / 60:.3g} minutes (last: {failure}): everything so"
+            over += " far is kept; start the same command again to go on"
             check = f"{failure}: check {self.setting} and the network"
             self._over = FatalAPIError(check if setup else over)
             raise self._over
-        return left
-
-
-def _wait(failure: MayPass, attempt: int) -> float:
-    """What the server asks; without a word, or when that did not help, a jittered 2 ** attempt."""
-    after = _seconds(failure.headers.get("Retry-After", ""))
-    high = min(2.0 ** min(attempt, 9), AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF)
-    wait = random.uniform(high / 2, high) if after is None or attempt > 1 else 0.0
-    return min(max(wait, after or 0.0), LONGEST_WAIT)
+        after = _seconds(failure.headers.get("Retry-After", ""))
+        longest = AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF
+        wait = random.uniform(0.5, 1) * min(2.0 ** min(attempt, 9), longest)
+        told = after if attempt == 1 else max(wait, after or 0.0)
+        return min(wait if told is None else told, LONGEST_WAIT, left)
 
 
 def _seconds(told: str) -> float | None:
