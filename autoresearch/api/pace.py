@@ -1,8 +1,8 @@
 """The gate before a server: who waits, how long, how many calls are under way, how fast they begin.
 
 A lone failure makes its own call wait; a run of them closes the gate for all, and one call tries
-first. Calls under way: each answer lets one more begin, a time-out halves their number. Calls a
-second: as the server's headers allow; without headers, slower where it refuses too many.
+first. Calls under way: each answer lets one more begin, time-outs in a row halve their number.
+Calls a second: as the server's headers allow; without headers, slower where it refuses too many.
 """
 
 import math
@@ -39,13 +39,11 @@ class Turn:
 
 @dataclass(eq=False)
 class _Pace:
-    """How fast calls to one model may begin.
-
-    By headers: what is left is spread over the time until the reset, eight times as fast as
-    evenly; when none is left, one call asks after it. By refusals: when 3 of the last 20 calls
-    were refused, at 0.9 of what was answered a second in the last 90. That grows by 0.3 % a second
-    and 0.2 % an answer, so that neither chance nor a limit since lifted holds it down for long.
-    """
+    """How fast calls to one model may begin. By headers: what is left is spread over the time until
+    the reset, eight times as fast as evenly; when none is left, one call asks after it. By
+    refusals: when 3 of the last 20 calls were refused, at 0.9 of what was answered a second in the
+    last 90. That grows by 1/400 a second and an answer, so that neither chance nor a limit since
+    lifted holds it down for long."""
 
     succeeded: bool = False
     began: float = 0.0  # when the last call did
@@ -57,9 +55,8 @@ class _Pace:
     last: deque[bool] = field(default_factory=lambda: deque(maxlen=20))  # refused or not
 
     def delay(self, now: float) -> float:
-        left, pause = self.left - self.running, min(self.resets - self.began, LONGEST_WAIT)
-        if left >= 1:
-            pause /= 8 * left
+        left = self.left - self.running
+        pause = min(self.resets - self.began, LONGEST_WAIT) / max(1, 8 * left)
         return max(0.0, self.began + max(pause, 1 / self.rate) - now)
 
     def begin(self, now: float) -> None:
@@ -70,12 +67,12 @@ class _Pace:
     def end(self, now: float, headers: Mapping[str, str], refused: bool) -> None:
         self.running -= 1
         left = read_number(headers.get("x-ratelimit-remaining-requests"))
-        reset = _seconds(headers.get("x-ratelimit-reset-requests", "")) or 0.0
-        self.left = left if left is not None and reset else math.inf
-        self.resets = now + reset
+        reset = _seconds(headers.get("x-ratelimit-reset-requests", ""))
+        self.left = math.inf if left is None or reset is None else left
+        self.resets = now + (reset or 0.0)
         self.last.append(refused)
         if not refused:
-            self.rate *= 1.002 + 0.003 * (now - self.answers[-1] if self.answers else 0.0)
+            self.rate *= 1 + (1 + now - self.answers[-1] if self.answers else 1) / 400
             self.answers.append(now)
             while self.answers[0] < now - 90:
                 self.answers.popleft()
@@ -108,12 +105,11 @@ class Gate:
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def enter(self, model: str, about: object = None) -> Turn:
-        """Waits until a call may begin; raises Interrupted at a closed gate, or in a long pause,
-        after `stop`. One that only keeps the pace goes on after it: what runs is to end."""
+        """Waits for a turn; after `stop` only to keep the pace, else raises Interrupted."""
         with self._changed:
             while (left := self.delay(model)) > 0:
                 closed = self.clock() < self._opens or (left == math.inf and bool(self._row))
-                if self.stopped and (closed or 2 < left < math.inf):
+                if self.stopped and (closed or 2 < left < math.inf):  # what runs is to end
                     raise Interrupted
                 self._pause(left)
             return self.begin(model, about)
@@ -124,8 +120,7 @@ class Gate:
             raise self._over
         if len(self._running) >= int(self._most):
             return math.inf
-        now = self.clock()
-        return max(self._opens - now, self.paces[model].delay(now))
+        return max(self._opens - self.clock(), self.paces[model].delay(self.clock()))
 
     def begin(self, model: str, about: object = None) -> Turn:
         turn = Turn(model, about, self.clock())
@@ -138,29 +133,23 @@ class Gate:
         with self._changed:
             self._changed.notify_all()
             now, pace = self.clock(), self.paces[turn.model]
-            took, quick = now - turn.began, now - turn.began < self.deadline / 2
+            fit = self.deadline / 2 / max(now - turn.began, 1e-3)  # one by one, into half the time
             pace.end(now, headers, refused=False)
-            if turn.model and worked and not pace.succeeded:  # the list of models tells nothing
-                # as many as one at a time would take half the time
-                self._most = max(self._most, self.deadline / 2 / max(took, 1e-3))
+            if turn.model and worked and not pace.succeeded:  # the list of models shows nothing
+                self._most = max(self._most, fit)
             pace.succeeded |= worked
             if turn in self._running:
                 self._running.remove(turn)
                 self._row.clear()
-                self._most += 1 if self._most < self._steady else quick / self._most
-        pause = pace.resets - now
-        if pace.left < 1 and pause > LONGEST_WAIT and now >= self._next_line:
+                self._most += 1 if self._most < self._steady else (fit > 1) / self._most
+        if pace.left < 1 and pace.resets - now > LONGEST_WAIT and now >= self._next_line:
             self._next_line = now + LONGEST_WAIT
-            again = f"trying again in {LONGEST_WAIT:g} s"
-            self.notify(f"the server allows no call for {pause / 3600:.3g} h: {again}")
+            then = f"trying again in {LONGEST_WAIT:g} s"
+            self.notify(f"the server allows no call for {(pace.resets - now) / 3600:.3g} h: {then}")
 
     def failed(self, turn: Turn, failure: MayPass, attempt: int = 1) -> float:
-        """Seconds that this call has to wait after its `attempt`.
-
-        Raises FatalAPIError, now and for every later call, when patience is at its end.
-        """
+        """Seconds to wait before the next attempt; FatalAPIError for all at patience's end."""
         with self._changed:
-            self._changed.notify_all()
             now, refused = self.clock(), failure.status == 429
             self.paces[turn.model].end(now, failure.headers, refused)
             if failure.late and self._row:  # a lone one may hang by chance: that is no load
@@ -195,8 +184,7 @@ class Gate:
         self._changed.wait(min(seconds, 0.25))  # so soon it notices stop()
 
     def _wait(self, failure: MayPass, attempt: int, now: float) -> float:
-        """What the server asks; without a word, or when that did not help, a jittered 2 ** attempt;
-        at most what is left of patience."""
+        """What the server asks, else a jittered 2 ** attempt; at most what patience leaves."""
         setup = failure.setup and not any(pace.succeeded for pace in self.paces.values())
         patience = min(self.patience, SETUP_PATIENCE) if setup else self.patience
         left = self._row[0][0] + patience - now
@@ -207,10 +195,9 @@ class Gate:
             self._over = FatalAPIError(check if setup else over)
             raise self._over
         after = _seconds(failure.headers.get("Retry-After", ""))
-        longest = AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF
-        wait = random.uniform(0.5, 1) * min(2.0 ** min(attempt, 9), longest)
-        told = after if attempt == 1 else max(wait, after or 0.0)
-        return min(wait if told is None else told, LONGEST_WAIT, left)
+        high = min(2**attempt, AFTER_REFUSAL if failure.status == 429 else LONGEST_BACKOFF)
+        wait = random.uniform(high / 2, high) if after is None or attempt > 1 else 0.0
+        return min(max(wait, after or 0.0), LONGEST_WAIT, left)
 
 
 def _seconds(told: str) -> float | None:
