@@ -261,6 +261,37 @@ def test_a_server_that_fails_by_chance_is_driven_on(status: int) -> None:
     assert len(night.answers) / night.seconds > 58
 
 
+class ToldWhenRefused(Bucket):
+    """Its headers come with a refusal only."""
+
+    def reply(self, now: float) -> tuple[float, int, dict[str, str]]:
+        seconds, status, headers = super().reply(now)
+        return seconds, status, headers if status == 429 else {}
+
+
+@pytest.mark.parametrize("latency", [0.1, 1.0, 10.0])
+def test_headers_that_come_with_refusals_only_do_not_hold_the_pace_down(latency: float) -> None:
+    night = drive(ToldWhenRefused(2, 20, latency=latency, headers=True), 16, seconds=1800)
+    assert len(night.answers) / night.seconds > 0.9 * min(2, 16 / latency)
+    assert night.share_refused <= 0.1
+
+
+def test_a_lone_refusal_that_names_a_reset_holds_the_pace_no_longer_than_that() -> None:
+    class RefusesNowAndThen(Server):
+        calls = 0
+
+        def reply(self, now: float) -> tuple[float, int, dict[str, str]]:
+            seconds, status, headers = super().reply(now)
+            self.calls += 1
+            if self.calls % 200:
+                return seconds, status, headers
+            told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "5s"}
+            return seconds, 429, told
+
+    night = drive(RefusesNowAndThen(latency=1.0), 64, seconds=900)
+    assert len(night.answers) / night.seconds > 40
+
+
 def test_after_an_outage_the_pace_returns_at_once() -> None:
     night = drive(Outage(Bucket(5, 5), 600, 1500), 12, seconds=2400)
     assert sum(moment > 1500 for moment in night.answers) > 0.9 * 5 * 900
@@ -301,6 +332,16 @@ def test_one_call_that_hangs_among_many_answers_is_no_load() -> None:
 
     night = drive(HangsNowAndThen(latency=1.0), 64, seconds=900)
     assert night.late > 10 and len(night.answers) / night.seconds > 45
+
+
+def test_slow_answers_side_by_side_are_no_load() -> None:
+    class SlowAndHangsNowAndThen(Server):
+        def reply(self, now: float) -> tuple[float, int, dict[str, str]]:
+            seconds, status, headers = super().reply(now)
+            return (math.inf if self.rng.random() < 0.01 else seconds), status, headers
+
+    night = drive(SlowAndHangsNowAndThen(latency=100.0), 8, seconds=8 * 3600)
+    assert night.late > 5 and len(night.answers) / night.seconds > 0.9 * 8 / 100
 
 
 def test_on_a_hanging_server_nobody_outlives_patience_by_more_than_an_answer() -> None:

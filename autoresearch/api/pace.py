@@ -105,7 +105,7 @@ class Gate:
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def enter(self, model: str, about: object = None) -> Turn:
-        """Waits for a turn; after `stop` only to keep the pace, else raises Interrupted."""
+        """Waits for a turn; after `stop` raises Interrupted where more than the pace holds it."""
         with self._changed:
             while (left := self.delay(model)) > 0:
                 closed = self.clock() < self._opens or (left == math.inf and bool(self._row))
@@ -148,7 +148,7 @@ class Gate:
             self.notify(f"the server allows no call for {(pace.resets - now) / 3600:.3g} h: {then}")
 
     def failed(self, turn: Turn, failure: MayPass, attempt: int = 1) -> float:
-        """Seconds to wait before the next attempt; FatalAPIError for all at patience's end."""
+        """Seconds to wait until the next attempt; raises FatalAPIError when patience is over."""
         with self._changed:
             now, refused = self.clock(), failure.status == 429
             self.paces[turn.model].end(now, failure.headers, refused)
