@@ -109,13 +109,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def client_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What `Client` takes, from .env and, first, the environment; raises SettingError."""
     given = environment()
-    if "NEBIUS_API_KEY" not in given:
-        raise SettingError(NO_KEY)
     keys = [v for name, v in given.items() if name.endswith("API_KEY") and len(v) >= 16]
     for name in (n for n in given if n in SETTINGS and not n.endswith("API_KEY")):
         # no line that names a setting shall show a key that was pasted into the wrong one
         if LIKE_A_KEY.fullmatch(given[name]) or any(key in given[name] for key in keys):
             raise SettingError(f"{name} holds a key: set that as NEBIUS_API_KEY, and only there")
+    if "NEBIUS_API_KEY" not in given:
+        raise SettingError(NO_KEY)
 
     def of(role: str, name: str, default: str = "") -> str:
         own = given.get(f"NEBIUS_{role.upper()}_{name}") if role != "task" else None

@@ -83,6 +83,13 @@ def test_a_key_within_a_url_is_in_the_wrong_place(monkeypatch: pytest.MonkeyPatc
     assert KEY not in str(caught.value)
 
 
+def test_a_key_in_the_wrong_place_is_told_though_there_is_none_in_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(SettingError, match="NEBIUS_MODEL holds a key"):
+        settings(monkeypatch, NEBIUS_API_KEY="", NEBIUS_MODEL="sk-" + "a" * 20)
+
+
 def test_ids_of_models_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for model in ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B", "gpt-oss-120b", "qwen", "v1.5-pro"):
         assert settings(monkeypatch, NEBIUS_MODEL=model)["models"]["task"] == model
