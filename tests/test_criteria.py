@@ -355,6 +355,7 @@ def test_what_is_filled_in_is_data():
         ("matches: /a/q", "matches: expected /regex/"),
         ("json: ,", "json: expected keys"),
         ("mentions: {input}", "for the input '[*][*]'"),
+        ("equal: {expected}", "python, judge$"),
     ],
 )
 def test_a_criterion_that_cannot_be_used_is_named(criterion, message):

@@ -693,7 +693,10 @@ def searched(client: WorldClient, workers: int, iterations: int) -> int:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "program.md: cannot be read: no such file"),
+        (
+            None,
+            "program.md: cannot be read: no such file or directory; name another file or go to its",
+        ),
         ("", "program.md: is empty"),
         ("# Goal\n\nx\n", "program.md: no task; write what the model is asked under '## Task'"),
         ("# Goal\nx\n## Task\ny\n## Criteria\n- words: many\n", "program.md:6: words: expected"),

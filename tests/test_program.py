@@ -182,7 +182,7 @@ def test_reads_inputs_from_files(read, tmp_path):
         ("a.csv", "text,label\nx,y\n", "a.csv:1: no column input in text,label; "),
         ("a.csv", "input,expected\nx,y\n,z\n", "a.csv:3: no input"),
         ("a.csv", "input,expected\nx,y,z\n", "a.csv:2: more cells than the header"),
-        ("a.csv", 'input\n"x\n', "a.csv:2: not CSV"),
+        ("a.csv", 'input\n"x\n', "a.csv:2: not CSV: .*; close every quote"),
         ("a.csv", "input\n", "a.csv: no inputs .named at program.md:6"),
         ("a.csv", ";;\n;;\n", "a.csv:1: no column input in ;;; "),
         ("a.csv", "", "a.csv: is empty"),
@@ -205,6 +205,12 @@ def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, me
     (tmp_path / name).write_text(content)
     with pytest.raises(ProgramError, match=message):
         read(minimal(f"- file: {name}"))
+
+
+def test_a_column_that_was_named_and_is_not_there_is_told(read, tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\nx,y\n")
+    with pytest.raises(ProgramError, match="a.csv:1: no column lable in text, label; name yours"):
+        read(minimal("- file: a.csv (input: text, expected: lable)", "- equals: {expected}"))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +248,7 @@ def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, me
         ),
         (minimal(criteria="- words:"), "program.md:6: nothing after 'words:'"),
         (minimal(criteria="- words: 1-9\n- words:  1-9"), "program.md:7: the same criterion"),
-        (minimal(criteria="- equals: {expected}"), "program.md:6: {expected} needs an expected"),
+        (minimal(criteria="- equals: {expected}"), "or the column expected of a file; "),
         (minimal(criteria="- It must be polite."), "judge it: '- judge: It must be polite.'"),
         (
             minimal().replace("Do it.", "Do {Inputs}."),
@@ -250,7 +256,7 @@ def test_names_the_row_of_a_file_that_is_wrong(read, tmp_path, name, content, me
         ),
         (
             minimal("- a => b\n- c", "- equals: {expected}"),
-            "program.md:9: .* there is none for 'c'",
+            "program.md:9: .* there is no answer for 'c'",
         ),
     ],
 )

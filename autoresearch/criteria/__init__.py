@@ -8,7 +8,7 @@ import regex
 
 from autoresearch.criteria import answers, lengths, own, phrases, structure
 from autoresearch.criteria.kind import Kind, Mark, ScoreError
-from autoresearch.files.inputs import Input, ProgramError, fill
+from autoresearch.files.inputs import PLACEHOLDER, Input, ProgramError, fill
 from autoresearch.files.program import Criterion, Program
 from autoresearch.files.record import Experiment
 from autoresearch.text import one_line, short, unknown
@@ -91,7 +91,7 @@ def read_argument(criterion: Criterion, given: Input) -> Any:
 def check_criteria(program: Program) -> None:
     """Raises ProgramError, naming the line, for a kind or an argument that cannot be used."""
     for c in program.criteria:
-        filled = "{input}" in c.argument or "{expected}" in c.argument
+        filled = c.kind in KINDS and PLACEHOLDER.search(c.argument)
         for given in (*program.inputs, *program.held_out)[: None if filled else 1]:
             try:
                 read_argument(c, given)

@@ -49,7 +49,7 @@ def read_text(path: Path, named: str = "") -> str:
         problem = f"not UTF-8 at byte {error.start}; save it as UTF-8"
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        problem = f"cannot be read: {why}; name another file"
+        problem = f"cannot be read: {why}; name another file" + " or go to its folder" * (not named)
     if problem:
         raise ProgramError(f"{path}: {problem}" + f" (named at {named})" * bool(named))
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -65,7 +65,7 @@ def read_input(where: str, item: str, folder: Path) -> list[Row]:
             what = f"(input: column, expected: column), found ({short(remark)})"
             raise ProgramError(f"{where}: expected {what}")
         text, table = read_text(path, where), path.suffix.lower() == ".csv"
-        found = csv_rows(path, text, columns["input"]) if table else json_rows(path, text)
+        found = csv_rows(path, text, *columns.values()) if table else json_rows(path, text)
         if rows := [(row, row_input(row, cells, columns)) for row, cells in found]:
             return rows
         raise ProgramError(f"{path}: no inputs (named at {where})")
@@ -80,10 +80,10 @@ def read_input(where: str, item: str, folder: Path) -> list[Row]:
     return [(where, Input(text.replace(r"\=>", "=>"), expected))]
 
 
-def csv_rows(path: Path, text: str, wanted: str) -> Iterator[tuple[str, Cells]]:
+def csv_rows(path: Path, text: str, *wanted: str) -> Iterator[tuple[str, Cells]]:
     """The rows below the header, whatever parts its cells; a row without a word is none."""
     text = re.sub(r"(?i)^sep=.(?=\n)", "", text)  # as Excel writes it
-    cell = rf'(?:^|([,;\t|]))[ "]*{re.escape(wanted)}[ "]*(?:([,;\t|])|$)'
+    cell = rf'(?:^|([,;\t|]))[ "]*{re.escape(wanted[0])}[ "]*(?:([,;\t|])|$)'
     parted = re.search(cell, text.casefold(), re.MULTILINE)
     delimiter = parted and (parted[1] or parted[2]) or "\x1f"  # none, where there is one column
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
@@ -96,16 +96,16 @@ def csv_rows(path: Path, text: str, wanted: str) -> Iterator[tuple[str, Cells]]:
                 continue
             if not names:
                 names = [cell.strip().casefold() for cell in cells]
-                if wanted not in names:
+                if missing := [w for w in wanted if w not in (*names, "expected")]:
                     like = f"'- file: {path.name} (input: text, expected: label)'"
-                    found = f"no column {wanted} in {short(', '.join(names))}"
+                    found = f"no column {missing[0]} in {short(', '.join(names))}"
                     raise ProgramError(f"{where}: {found}; name yours as in {like}")
             elif any(map(str.strip, cells[len(names) :])):
                 raise ProgramError(f"{where}: more cells than the header; quote {delimiter!r}")
             else:
                 yield where, dict(zip(names, cells, strict=False))
     except csv.Error as error:
-        raise ProgramError(f"{path}:{line}: not CSV: {error}") from error
+        raise ProgramError(f"{path}:{line}: not CSV: {error}; close every quote") from error
 
 
 def json_rows(path: Path, text: str) -> Iterator[tuple[str, Cells]]:

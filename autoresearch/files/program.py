@@ -296,8 +296,8 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
             yield f"{where}: '{c.label}' asks for that word; '{c.kind}: {{expected}}' was meant?"
         if "{expected}" in c.argument and unanswered:
             raise ProgramError(
-                f"{where}: {{expected}} needs an expected answer for every input, as in '- input =>"
-                f" expected' under '## Inputs'; there is none for '{short(unanswered[0].text)}'"
+                f"{where}: {{expected}} needs '- input => answer' for each, or the column expected"
+                f" of a file; there is no answer for '{short(unanswered[0].text)}'"
             )
 
 
