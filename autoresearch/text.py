@@ -67,9 +67,10 @@ def short(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
 
 
-def named(text: str) -> str:
-    """How an error names an input: many have their beginning, or their end, in common."""
-    return one_line(text if len(text) <= 160 else f"{text[:100]} ... {text[-55:]}")
+def named(text: str, limit: int = 160) -> str:
+    """How an input is named: many have their beginning, or their end, in common."""
+    n = limit * 5 // 8
+    return one_line(text if len(text) <= limit else f"{text[:n]} ... {text[n + 5 - limit :]}")
 
 
 def middle_out(text: str, limit: int) -> str:
@@ -88,6 +89,5 @@ def normalise(prompt: str) -> str:
 
 def fenced(text: str) -> str:
     """Text as data: in a code fence longer than any run of backticks in it, which cannot end it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * (1 + max([2, *map(len, re.findall(r"`+", text))]))
     return f"{fence}\n{text}\n{fence}"

@@ -182,6 +182,18 @@ def test_answers_stand_worst_first_with_the_baseline_beside_them() -> None:
     ]
     assert findings.fails_line(rows, []) == "1 of 2 inputs fail: “crash”"
     assert findings.fails_line(rows[1:] * 2, []) == "all 2 inputs get full marks"
+    mixed = [*mine, reply("fee", False, response="sport", score=0.0)]
+    (told, *_) = findings.worst_rows([*findings.by_input(mixed, theirs, program)], [])
+    assert told == ("2 of 3", "fee: answered “sport”, wanted “bug”; baseline 1 of 2")
+
+
+def test_inputs_that_begin_alike_are_told_apart() -> None:
+    texts = [f"{'Please sort this mail into its folder: ' * 2}{word}" for word in ("fee", "crash")]
+    rows = [*findings.by_input([reply(text, False) for text in texts], [], None)]
+    told = [text.split(": answered")[0] for _, text in findings.worst_rows(rows, [])]
+    assert all(map(str.endswith, told, ("folder: fee", "folder: crash"))), told
+    assert max(map(len, told)) == 60
+    assert "fee”" in (line := findings.fails_line(rows, [])) and "crash”" in line
 
 
 def test_graded_answers_carry_their_mean() -> None:

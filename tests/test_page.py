@@ -266,7 +266,7 @@ def test_the_worst_answers_stand_first(browser: Any, tmp_path: Path) -> None:
     ]
     assert answers == [
         ["sky", "right", "wrong about the sky", "0 of 4", "0 of 4"],
-        ["sea", "right", "right about the sea", "3 of 4", "0 of 4"],
+        ["sea", "right", "wrong about the sea", "3 of 4", "0 of 4"],
         ["sun", "right", "right about the sun", "4 of 4", "0 of 4"],
     ]
     assert "1 of 3 inputs fail: “sky”" in browser.find_element("id", "fails").text

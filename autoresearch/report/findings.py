@@ -16,7 +16,7 @@ from autoresearch.search.confirmation import Confirmation, fresh_trials, outcome
 from autoresearch.search.history import History
 from autoresearch.search.intervals import Interval
 from autoresearch.search.race import saturated
-from autoresearch.text import count, money, short, visible
+from autoresearch.text import count, money, named, short, visible
 
 Row = tuple[str, str]  # label, text
 
@@ -73,7 +73,7 @@ def grounds(history: History, found: Confirmation | None, program: Program | Non
     inputs = count(found.inputs, f"{kind} input" if found.held_out else "input")
     whom = "others of their kind" if found.generalises else "just these inputs"
     several = found.inputs > 1 or found.held_out
-    skipped = ", ".join(f"“{short(text, 40)}”" for text in found.skipped)
+    skipped = ", ".join(f"“{named(text, 40)}”" for text in found.skipped)
     there = len(history.held_out or ())
     sampled = found.held_out and there > found.inputs + len(found.skipped)
     told = [
@@ -110,7 +110,7 @@ class Weakness:
 
     name: str
     expected: str | None
-    answer: str  # a typical one; "" for a criterion
+    answer: str  # a typical one of those that lose points; "" for a criterion
     missed: str
     mean: float  # 0 to 10
     right: str  # as it is shown
@@ -145,7 +145,7 @@ def by_input(mine: list[Trial], theirs: list[Trial], program: Program | None) ->
     for text in dict.fromkeys(trial.input for trial in mine):
         own = [t for t in mine if t.input == text]
         mean = fmean(map(grade, own))
-        typical = min(own, key=lambda t: abs(grade(t) - mean))
+        typical = min([t for t in own if grade(t) < 10] or own, key=lambda t: abs(grade(t) - mean))
         told = text, expected.get(text), typical.response, typical.reason
         yield Weakness(*told, mean, tally(own), tally([t for t in theirs if t.input == text]))
 
@@ -185,7 +185,7 @@ def worst_rows(inputs: list[Weakness], criteria: list[Weakness]) -> Iterator[Row
         answered = f"answered “{short(row.answer, 60)}”, " if row.answer else ""
         wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 120)
         if row.mean < FULL:
-            yield row.right, f"{short(row.name)}: {answered}{wanted}; baseline {row.baseline}"
+            yield row.right, f"{named(row.name, 60)}: {answered}{wanted}; baseline {row.baseline}"
 
 
 def fails_line(inputs: list[Weakness], criteria: list[Weakness]) -> str:
@@ -194,11 +194,11 @@ def fails_line(inputs: list[Weakness], criteria: list[Weakness]) -> str:
     if not inputs:
         met = "every criterion is met" * bool(criteria)
         return f"reaches {', '.join(weak[:3])}" if weak else met
-    if failing := [f"“{short(row.name, 40)}”" for row in inputs if row.mean < 5]:
+    if failing := [f"“{named(row.name, 40)}”" for row in inputs if row.mean < 5]:
         return f"{len(failing)} of {len(inputs)} inputs fail: {', '.join(failing[:3])}"
     if inputs[0].mean >= FULL:
         return f"all {len(inputs)} inputs get full marks"
-    weakest = f"“{short(inputs[0].name, 40)}”, {inputs[0].right}"
+    weakest = f"“{named(inputs[0].name, 40)}”, {inputs[0].right}"
     return f"none of {len(inputs)} inputs fails; the weakest: {weakest}"
 
 
@@ -242,7 +242,7 @@ def search_rows(history: History) -> Iterator[Row]:
         failed = [f"{cause} ({n})" for cause, n in history.failures.most_common()]
         yield "failed", f"{sum(history.failures.values())}: {'; '.join(failed)}"
     if history.left_out:
-        yield "left out", f"{'; '.join(map(short, history.left_out))}: never answered"
+        yield "left out", f"{'; '.join(named(t, 60) for t in history.left_out)}: never answered"
     if history.tokens:
         cost = "" if history.cost is None else f", {money(history.cost)}"
         yield "spent", count(history.tokens, "token") + cost
