@@ -622,6 +622,8 @@ def test_ablation_weighs_each_sentence_and_goes_on_where_it_was_stopped(command)
         table = command("--iterations", "8", "--ablate").out
         ended = [e for e in records() if e.kind == "ablation"]
     assert "== what each sentence is worth" in table and "shortened" in table
+    assert "results.json: measures each sentence of the best prompt" in stopped.out
+    assert "in all" not in stopped.out
     assert begun and ended[: len(begun)] == begun
     assert max(Counter((e.strategy, e.prompt) for e in ended).values()) == 1
 

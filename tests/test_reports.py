@@ -76,6 +76,10 @@ def test_the_report_is_of_the_program_that_is_there(capsys: pytest.CaptureFixtur
     assert report() == 0
     out = capsys.readouterr().out
     assert "task       program.md: Sing well." in out and "Sing: prompt 2" in out
+    # the file does not know how many were asked for
+    assert "== report, 2 experiments ==" in out and " of 250" not in out
+    page = Path("report.html").read_text()
+    assert "2 experiments, written" in page and "of 250" not in page
     assert "Sing: prompt 2" in Path("best-prompt.txt").read_text()
     assert f'content="{sings[:6]}"' in Path("report.html").read_text()
 

@@ -57,8 +57,7 @@ class Display:
                 speed_estimate_period=3600,
                 redirect_stderr=sys.stderr.isatty(),
             )
-            # the last step is the confirmation
-            self.bar.add_task("  waits for the first answer", total=self.target + 1)
+            self.bar.add_task("  waits for the first answer", total=self.target + 1)  # confirmed
 
     def __enter__(self) -> "Display":
         if self.bar is not None:
@@ -79,7 +78,9 @@ class Display:
         if self.bar is not None:  # what an earlier start did is no pace of this one
             self.bar.reset(self.bar.task_ids[0], completed=done)
         begins = f"going on after experiment {done}" if done else "begins"
-        self.tell([f"{program}, {model}, {self.options.results}: {begins}, {self.target} in all"])
+        begins = f"{begins}, {self.target} in all"
+        begins = "measures each sentence of the best prompt" if self.options.ablate else begins
+        self.tell([f"{program}, {model}, {self.options.results}: {begins}"])
 
     def wait(self, line: str) -> None:
         """A wait for a retry, on stderr, from any thread; rich puts it above the bar."""
@@ -90,8 +91,8 @@ class Display:
         """The block of an experiment that has just ended, of any kind."""
         leader, kind = history.leader, experiment.kind
         if not self.options.quiet:
-            leads = took_lead and kind == "proposal"
-            self._print(self._block(experiment, leader if leads else None))
+            leads = leader if took_lead and kind == "proposal" else None
+            self._print(self._block(experiment, leads))
         if self.bar is not None:
             done = min(history.completed, self.target)
             phase = f" {kind}" * (kind not in ("proposal", "baseline"))
@@ -99,17 +100,19 @@ class Display:
             told = f"{done}/{self.target}{phase}{best}  waits for answers"
             self.bar.update(self.bar.task_ids[0], completed=done, description=told)
 
+    def done(self, history: History) -> str:
+        """How many experiments there are and, in a run, of how many: the records do not tell."""
+        of = f"{history.completed:,} of " * (self.options.report is None)
+        return of + count(self.target if of else history.completed, "experiment")
+
     def report(self, history: History, *, final: bool = False, files: Sequence[str] = ()) -> None:
         """The report so far or, `final`, with verdict, `files` and, piped, the figures for grep."""
-        done = f"{history.completed:,} of {count(self.target, 'experiment')}"
         rows = [("task", findings.goal_line(self.program, history))]
-        if history.leader is not None and not final:
-            rows.append(("so far", findings.headline(history, None)))
-            rows.append(("prompt", history.leader.prompt))
+        if (leader := history.leader) is not None and not final:
+            rows += [("so far", findings.headline(history, None)), ("prompt", leader.prompt)]
         rows += findings.search_rows(history)
-        lines = self._section(f"report, {done}" if final else f"after {done}", rows)
-        if final:
-            lines += self._verdict(history, files)
+        lines = self._section(f"{'report,' if final else 'after'} {self.done(history)}", rows)
+        lines += self._verdict(history, files) if final else []
         if final and self.console is None:
             figures = findings.summary(history, self.simulated)
             lines += [[("---", "")], *([(f"{key}: {value}", "")] for key, value in figures)]
@@ -138,9 +141,8 @@ class Display:
             *([(line, "bold")] for line in self._wrapped(findings.headline(history, found))),
             *self._fields(("rests on", findings.grounds(history, found, self.program))),
         ]
-        shorter = findings.shorter(found)
         below = self._fields(
-            ("shorter", shorter and f"{shorter}: see the page"),
+            ("shorter", (told := findings.shorter(found)) and f"{told}: see the page"),
             ("fails", findings.fails_line(*failing)),
             ("next", findings.next_step(history, found, self.options.command)),
             ("files", ", ".join(files)),
