@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch.search.ablation import CALLS, Ablation, ablate, split_sentences
-from autoresearch.search.confirmation import MARGIN, Step
+from autoresearch.search.confirmation import MARGIN, Step, fresh_trials, outcome
 from autoresearch.search.history import History
 from tests.test_confirmation import TARGET, confirmed, record, searched
 
@@ -84,6 +84,17 @@ def test_the_final_samples_of_the_best_prompt_are_not_taken_again() -> None:
     steps = ablate(history)
     assert isinstance(steps, list)
     assert [step.stage for step in steps] == [f"without {n}" for n in (1, 2, 3, 4)]
+
+
+def test_a_held_out_input_that_is_gone_is_not_asked_again() -> None:
+    history, texts = led(), [f"unseen {n}" for n in range(7)]
+    confirmed(history, by_sentences, texts)
+    history.held_out = texts[:6]
+    found = outcome(history, history.completed)
+    assert found and found.inputs == 6
+    assert {trial.input for trial in fresh_trials(history, found, found.best)} == {*texts[:6]}
+    steps = ablate(history)
+    assert isinstance(steps, list) and {text for s in steps for text in s.inputs} == {*texts[:6]}
 
 
 def test_what_each_sentence_is_worth_and_the_prompt_without_the_idle_ones() -> None:

@@ -159,6 +159,7 @@ def test_the_best_prompt_before_comes_from_the_scale_that_most_were_measured_by(
 def test_held_out_finals_are_scored_again_and_stay_out_of_the_search() -> None:
     asked = program(held_out="three")
     final = ran(asked, 3, "fruit", "pear", "pear", kind="confirmation", held_out=True)
+    final = final.with_(strategy="final")
     changed = replace(asked, criteria=(OTHER_RULE,))
     history, notices = open_history([*a_night(asked), final], changed, MODELS, 0.7)
     assert [e.score for e in history.measured] == [0.0]
@@ -175,6 +176,10 @@ def test_an_input_that_was_searched_confirms_nothing_as_a_held_out_one() -> None
     history, notices = open_history(a_night(before), after, MODELS, 0.7)
     assert (history.held_out, history.inputs) == (["unseen"], set(texts[1:]))
     assert notices[0].startswith("1 of 2 held-out inputs were searched before")
+    halved = ran(after, 3, "fruit", "pear", kind="confirmation").with_(strategy="round 1")
+    later = replace(after, inputs=(Input("new"),), held_out=after.inputs)
+    history, _ = open_history([halved], later, MODELS, 0.7)
+    assert history.held_out == []  # the winner was chosen on them
     only = replace(after, held_out=after.held_out[:1])
     history, _ = open_history(a_night(before), only, MODELS, 0.7)
     steps = next_steps(history, history.completed)

@@ -276,9 +276,9 @@ def outcome(history: History, target: int | None = None) -> Confirmation | None:
 
 
 def fresh_trials(history: History, found: Confirmation, prompt: str) -> list[Trial]:
-    """The final's trials of one prompt."""
-    every = taken(history, Step("final", prompt, 0, found.target))
-    return [trial for trial in every if (trial.input not in history.inputs) == found.held_out]
+    """The final's trials of one of its prompts, on the inputs that it speaks of."""
+    plan = _plan(history, found.target)[1]
+    return taken(history, next(step for step in plan if step.prompt == prompt))
 
 
 def evidence_of(history: History, target: int, steps: Mapping[str, Step]) -> Evidence:

@@ -30,7 +30,7 @@ def open_history(
     digests, criteria = program.digests(models["task"], temperature), program.criteria_digest()
     judge = models["judge"] if judge_labels(program) else None
     series = next((e.program for e in reversed(records) if e.program in digests), digests[-1])
-    seen = set(searched(e for e in records if e.kind == "proposal"))  # also what is inherited
+    seen = set(searched(e for e in records if e.kind != "baseline"))  # also what is inherited
     held_out = [given.text for given in program.held_out if given.text not in seen]
     inputs, fixed = [given.text for given in program.inputs], temperature == 0 and judge is None
     history = History(inputs=inputs, held_out=held_out, deterministic=fixed, series=series)
