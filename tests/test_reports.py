@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,14 @@ def test_another_series_is_shown_by_its_name_in_files_of_its_own(
     assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
     with pytest.raises(ResultsError, match="no records of series nosuch"):
         report("nosuch")
+
+
+def test_a_digest_that_is_none_of_ours_names_no_file_elsewhere(tmp_path: Path) -> None:
+    recorded("Sing")
+    text = Path(RESULTS).read_text()
+    Path(RESULTS).write_text(re.sub('"program": "[0-9a-f]+"', '"program": "../../x"', text))
+    assert report("../") == 0
+    assert Path("report-______.html").exists() and not list(tmp_path.parent.glob("*.html"))
 
 
 def test_a_broken_program_does_not_hide_a_series_that_is_named() -> None:

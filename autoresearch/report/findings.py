@@ -27,7 +27,7 @@ FULL = 9.95  # of 10: full marks
 
 
 def series_name(digest: str) -> str:
-    return digest[:6] or "unnamed"
+    return re.sub(r"\W", "_", digest[:6], flags=re.ASCII) or "unnamed"  # a part of file names
 
 
 def interval(of: Interval) -> str:
