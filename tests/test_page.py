@@ -45,7 +45,9 @@ def planted() -> History:
     trial = Trial("", EVIL, 9.9, {EVIL: 0.9}, EVIL)
     texts: dict[str, Any] = {"prompt": EVIL, "thought": EVIL, "response": EVIL, "timestamp": EVIL}
     for number in range(61, 65):
-        e = Experiment(number, strategy=EVIL, score=9.9, trials=(trial,) * 4, models={EVIL: EVIL})
+        e = Experiment(
+            number, strategy=3 * EVIL, score=9.9, trials=(trial,) * 4, models={EVIL: EVIL}
+        )
         history.add(replace(e, **texts))
     history.add(Experiment(65, strategy="explore", error=EVIL))
     hidden = "lone \ud800 half, nul \0, bidi \u202e"
@@ -313,6 +315,7 @@ def test_what_a_model_wrote_never_runs(browser: Any, tmp_path: Path) -> None:
     )
     assert browser.execute_script("return window.broken === undefined")
     assert count(browser, "main img") == 0
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     assert rows(browser, 0) == ["61", "62", "63", "64", "65", "66"]
     assert EVIL.strip() in browser.find_element("css selector", "#rows details[data-n='61']").text
     assert EVIL.strip() in browser.find_element("id", "program").text

@@ -199,9 +199,10 @@ class History:
         self._leading = self.top(CONTENDERS)
         tied = [s for s in self._leading if s.estimate >= self._leading[0].estimate - self.tie]
         before, self.leader = self.leader, min(tied, key=lambda s: len(s.prompt))
-        if (before and before.estimate) != self.leader.estimate:
+        if before is None or before.estimate != self.leader.estimate:
             self.best_line.append((len(self.experiments), self.leader.estimate))
-        took_lead = self.leader.prompt == self._records[key][0].prompt != (before and before.prompt)
+        mine = self._records[key][0].prompt
+        took_lead = self.leader.prompt == mine and (before is None or before.prompt != mine)
         if took_lead and experiment.kind in ("baseline", "proposal"):
             self.since_lead = 0
             self._led[experiment.strategy] += 1
@@ -266,10 +267,10 @@ class History:
     def history_gain(self) -> Interval | None:
         """How much seeing the history gains over `fresh` proposals, by first, unchosen samples."""
         saw, fresh = list[float](), list[float]()
-        blind = {"fresh": fresh, "carry over": list[float]()}
         for (strategy, block), means in self._first.items():
-            ease = self._posterior.ease({block: 1})
-            blind.get(strategy, saw).extend(mean - ease for mean in means)
+            if strategy != "carry over":  # made by the series before
+                ease = self._posterior.ease({block: 1})
+                (fresh if strategy == "fresh" else saw).extend(mean - ease for mean in means)
         return welch(saw, fresh) if min(len(saw), len(fresh)) > 1 else None
 
 
