@@ -181,11 +181,12 @@ def evidence(trial: Trial, label: str) -> str:
 
 def worst_rows(inputs: list[Weakness], criteria: list[Weakness]) -> Iterator[Row]:
     """The worst inputs or, for a task alone, the criteria that lose points."""
+    shown = named if inputs else short  # criteria differ where they begin
     for row in (inputs or criteria)[:WORST]:
         answered = f"answered “{short(row.answer, 60)}”, " if row.answer else ""
         wanted = f"wanted “{short(row.expected, 40)}”" if row.expected else short(row.missed, 120)
         if row.mean < FULL:
-            yield row.right, f"{named(row.name, 60)}: {answered}{wanted}; baseline {row.baseline}"
+            yield row.right, f"{shown(row.name, 60)}: {answered}{wanted}; baseline {row.baseline}"
 
 
 def fails_line(inputs: list[Weakness], criteria: list[Weakness]) -> str:
@@ -255,12 +256,11 @@ def search_rows(history: History) -> Iterator[Row]:
 
 def summary(history: History, simulated: bool) -> list[Row]:
     """The run as `key: value`, for grep: unknown values have no line, the prompt is JSON."""
-    tokens, cost = history.tokens, history.cost
     values: dict[str, Any] = {
         "simulated": "yes" if simulated else "no",
         "completed": history.completed,
-        "tokens": tokens or None,
-        "cost_usd": f"{cost:.6f}" if tokens and cost is not None else None,
+        "tokens": history.tokens or None,
+        "cost_usd": f"{history.cost:.6f}" if history.tokens and history.cost is not None else None,
     }
     prompt = history.leader and history.leader.prompt
     values["best_score"] = history.leader and history.leader.estimate
