@@ -249,6 +249,60 @@ def test_learns_the_pace_from_refusals_alone(name: str, latency: float) -> None:
     assert night.share_refused <= 0.13
 
 
+class AllCount(Window):
+    """Refused calls count too, as with OpenAI."""
+
+    def takes(self, now: float) -> bool:
+        taken = super().takes(now)
+        self.taken += [] if taken else [now]
+        return taken
+
+
+class SomeAtOnce(Server):
+    """Refuses beyond so many calls under way."""
+
+    limit = 4.0
+
+    def __init__(self, latency: float) -> None:
+        super().__init__(latency)
+        self.ends: list[float] = []
+
+    def reply(self, now: float) -> tuple[float, int, dict[str, str]]:
+        self.ends = [end for end in self.ends if end > now]
+        if len(self.ends) >= self.limit:
+            return 0.05, 429, {}
+        self.ends.append(now + self.latency)
+        return self.latency, 200, {}
+
+
+@pytest.mark.parametrize(
+    ("server", "possible", "share"),
+    [
+        (lambda: AllCount(3, True), 3 / 60, 0.4),
+        (lambda: Window(3), 3 / 60, 0.9),
+        (lambda: Window(10, True), 10 / 60, 0.9),
+        (lambda: SomeAtOnce(20.0), 4 / 20, 0.8),
+    ],
+    ids=["all calls count", "3 a minute", "10 a minute", "4 at once"],
+)
+def test_a_limit_of_a_few_calls_a_minute_is_learned_too(
+    server: Callable[[], Server], possible: float, share: float
+) -> None:
+    night = drive(server(), 24, seconds=4 * 3600)
+    assert len(night.answers) / night.seconds > share * possible
+    assert night.share_refused < 0.5
+
+
+def test_an_hour_of_refusals_says_nothing_of_the_pace_after_it() -> None:
+    class Refuses(Outage):
+        def reply(self, now: float) -> tuple[float, int, dict[str, str]]:
+            seconds, status, headers = super().reply(now)
+            return seconds, 429 if status == 503 else status, headers
+
+    night = drive(Refuses(Bucket(0.2, 2), 600, 4200), 12, seconds=4800, patience=7200)
+    assert sum(moment > 4200 for moment in night.answers) > 0.7 * 0.2 * 600
+
+
 @pytest.mark.parametrize("kind", [lambda: Bucket(10, 600), lambda: Bucket(10, 10)])
 def test_refusals_by_chance_do_not_pass_for_a_limit(kind: Callable[[], Server]) -> None:
     night = drive(Chance(kind(), 0.05), 16, calls=3000)

@@ -55,8 +55,7 @@ class _Pace:
     last: deque[bool] = field(default_factory=lambda: deque(maxlen=20))  # refused or not
 
     def delay(self, now: float) -> float:
-        left = self.left - self.running
-        pause = min(self.resets - self.began, LONGEST_WAIT) / max(1, 8 * left)
+        pause = min(self.resets - self.began, LONGEST_WAIT) / max(1, 8 * (self.left - self.running))
         return max(0.0, self.began + max(pause, 1 / self.rate) - now)
 
     def begin(self, now: float) -> None:
@@ -71,13 +70,14 @@ class _Pace:
         self.left = math.inf if left is None or reset is None else left
         self.resets = now + (reset or 0.0)
         self.last.append(refused)
+        seconds = min(now - self.answers[0], 90) if self.answers else 0.0
         if not refused:
             self.rate *= 1 + (1 + now - self.answers[-1] if self.answers else 1) / 400
             self.answers.append(now)
             while self.answers[0] < now - 90:
                 self.answers.popleft()
-        elif sum(self.last) >= 3 and len(self.answers) >= 20:
-            measured = 0.9 * len(self.answers) / max(now - self.answers[0], 0.1)
+        elif sum(self.last) >= 3 and (len(self.answers) >= 20 or seconds > 60):
+            measured = 0.9 * len(self.answers) / max(seconds, 0.1)
             if self.rate == math.inf:  # what was saved up before the first call is no rate
                 self.answers.clear()
             self.rate = min(self.rate, measured)
