@@ -223,6 +223,13 @@ REFUSED_PARTS: list[tuple[int, str, Any, Any]] = [
         lambda b: not b.get("temperature", 1),
         any,
     ),
+    (
+        422,
+        "body.temperature: Input should be greater than 0",
+        lambda b: not b.get("temperature", 1),
+        any,
+    ),
+    (400, "Unrecognized request argument supplied: stream", lambda b: "stream" in b, any),
     (400, "'temperature' does not support 0.7: only 1", lambda b: "temperature" in b, any),
     (
         400,

@@ -44,7 +44,8 @@ ADVICE = {
 PROXY = "HTTPS_PROXY or ALL_PROXY names a proxy"
 NOT_JSON = "the answer is not whole JSON"
 UNKNOWN_MODEL = re.compile(
-    r"(?is)not a valid model|unknown model|no endpoints|\bmodel\b.{0,200}(does not exist|not found)"
+    r"(?is)not a valid model|(unknown|invalid) model|no endpoints"
+    r"|\bmodel\b.{0,200}(not exist|not found|decommissioned|not supported by any)"
 )
 ABOUT_CONTENT = "content|moderat|flagged|polic|safety|harm|sensitive|inappropriate|jailbreak|prompt"
 
@@ -135,8 +136,7 @@ class Exchange:
         self.setting = "HTTPS_PROXY, ALL_PROXY" if self._proxies else f"{prefix}BASE_URL"
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
         if bundle and not os.path.exists(bundle):
-            names = "REQUESTS_CA_BUNDLE or SSL_CERT_FILE names"
-            raise FatalAPIError(f"{names} a file that is not there: {bundle}")
+            raise FatalAPIError(f"REQUESTS_CA_BUNDLE or SSL_CERT_FILE names no file: {bundle}")
         self._verify = bundle or True
         self._adapter = HTTPAdapter(pool_maxsize=256)
 

@@ -23,10 +23,11 @@ PARTS = {  # of a request: how a refusal names it, and what is done instead
     "max_completion_tokens": (LIMIT, "no limit is sent"),
     "max_tokens": (LIMIT, "it is sent as max_completion_tokens"),
     "temperature": ("temperature", "none is sent"),
+    "stream": (r"\bstream\b", "it is left out"),
     "system": (SYSTEM, "the prompt is sent before the task"),
 }
 REFUSING = re.compile(
-    r"(?i)support|enabled|only|invalid|must|has to|deprecated|allow|permit|accept|un\w*known"
+    r"(?i)support|enabled|only|invalid|must|should|has to|deprecated|allow|permit|accept|un\w*known"
     r"|unrecogni|extra|exceed|too (large|many|high)|maximum|instead|alternate"
 )
 
@@ -67,8 +68,7 @@ class Preflight:
 
 class Server:
     def __init__(self, exchange: Exchange, gate: Gate) -> None:
-        self.exchange, self.gate = exchange, gate
-        gate.setting = exchange.setting
+        self.exchange, self.gate, gate.setting = exchange, gate, exchange.setting
         self.listed: dict[str, ModelCheck] = {}
         self.refused = defaultdict[str, set[str]](set)  # by model, the parts that it does not take
 
