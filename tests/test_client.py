@@ -135,19 +135,28 @@ def test_a_200_that_is_no_answer_is_an_outage(
     assert sum(waits) > 60 and re.search(says, lines[0])
 
 
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        ((500, {}, "oops"), "500.*oops"),
+        ((403, {}, "<title>A firewall</title>"), "403.*A firewall"),
+        (ConnectionResetError("reset by peer"), "broke: .*reset by peer"),
+    ],
+)
 def test_a_request_that_alone_is_never_answered_spoils_its_experiment(
-    http: responses.RequestsMock, waits: Waits
+    http: responses.RequestsMock, waits: Waits, fails: Any, says: str
 ) -> None:
     """Another request is answered meanwhile: so it is no outage. The next time is shorter."""
 
-    def reply(request: Any) -> tuple[int, dict[str, str], str]:
-        hopeless = b"poison" in request.body
-        return (500, {}, "oops") if hopeless else (200, {}, json.dumps(answer()))
+    def reply(request: Any) -> Any:
+        return fails if b"poison" in request.body else (200, {}, json.dumps(answer()))
 
     http.add_callback(responses.POST, CHAT, reply)
     client = make()
+    client.generate_response("", "x")
+    http.calls.reset()
     for calls in (6, 4):
-        with pytest.raises(APIError, match="500.*oops") as caught:
+        with pytest.raises(APIError, match=says) as caught:
             client.generate_response("", "poison")
         assert not isinstance(caught.value, FatalAPIError)
         assert len(http.calls) == calls
@@ -161,7 +170,7 @@ def test_what_has_worked_keeps_its_credit(
     http: responses.RequestsMock, waits: Waits, status: int
 ) -> None:
     http.post(CHAT, json=answer())
-    for _ in range(5):
+    for _ in range(6):  # the fifth of them meets the question whether another one is answered
         http.post(CHAT, status=status, json={"detail": "no"})
     http.post(CHAT, json=answer())
     client = make()

@@ -208,7 +208,7 @@ class Exchange:
         unreached = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
         if isinstance(error, unreached) or isinstance(inner, urllib3.exceptions.NewConnectionError):
             return MayPass(f"no connection to {host}: {why}", setup=True)
-        return MayPass(f"the connection to {host} broke: {why}")
+        return MayPass(f"the connection to {host} broke: {why}", alone=True)
 
 
 def _read_body(response: requests.Response, ends: float) -> bytes:

@@ -114,7 +114,7 @@ class Server:
         except BaseException as error:
             # what has worked before is no wrong setting: a gateway is in trouble
             gateway = isinstance(error, WrongSetting) and self.gate.paces[model].succeeded
-            failure = MayPass(str(error)) if gateway else error
+            failure = MayPass(str(error), alone=True) if gateway else error
             if isinstance(failure, MayPass):
                 failure.wait = self.gate.failed(turn, failure, attempt)
             else:  # refused for good, but the server is up
