@@ -346,6 +346,13 @@ def test_a_lone_refusal_that_names_a_reset_holds_the_pace_no_longer_than_that() 
     assert len(night.answers) / night.seconds > 40
 
 
+def test_one_request_that_fails_in_many_calls_makes_none_of_them_wait_longer() -> None:
+    gate = pace.Gate(1800, 180, lambda line: None, lambda: 0.0)
+    gate._most = 24.0
+    turns = [gate.enter("m", "poison") for _ in range(24)]
+    assert all(gate.failed(turn, MayPass("x", 500, alone=True)) <= 2 for turn in turns)
+
+
 def test_after_an_outage_the_pace_returns_at_once() -> None:
     night = drive(Outage(Bucket(5, 5), 600, 1500), 12, seconds=2400)
     assert sum(moment > 1500 for moment in night.answers) > 0.9 * 5 * 900

@@ -158,10 +158,10 @@ class Gate:
                 return 0.0
             self._running.remove(turn)
             self._row.append((now, turn.about))
-            attempt = max(attempt, len(self._row) - RUN + 1)
+            general = not failure.alone or len({about for _, about in self._row}) > 1
+            attempt = max(attempt, general * (len(self._row) - RUN + 1))
             wait = self._wait(failure, attempt, now)
-            others = len({about for _, about in self._row}) > 1
-            if (failure.setup or len(self._row) >= RUN) and (others or not failure.alone):
+            if general and (failure.setup or len(self._row) >= RUN):
                 self._opens, self._most = now + wait, 1.0
                 self._running.clear()
                 for pace in self.paces.values() if not refused else ():
