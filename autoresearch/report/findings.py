@@ -217,7 +217,7 @@ def next_step(history: History, found: Confirmation | None, command: str = "pyth
         return f"no answer ever met “{short(never[0])}”: {cause}"
     if found is None:
         return f"{command} goes on and confirms the best on fresh samples"
-    if saturated(history):
+    if saturated(history) and max(found.winner_score.high, found.baseline_score.high) >= FULL:
         passed = short(", ".join(history.passed_by_all()))
         easy = f" (everything passes {passed})" * bool(passed)
         return f"the best cannot be told from 10{easy}: harder criteria would find more"
