@@ -34,7 +34,7 @@ AFTER = regex.compile(rf"{RANGE}\d")
 # The form sent back with nothing of one's own in it: no model that does so has judged.
 COPIED = regex.compile(
     r"\d\s*+\((?:not at all|fully)\)|<points>|one sentence: what is missing"
-    r"|\"reason\":\s*+\"(?:[.\u2026<>\s]++|<[^<>\"]*+>|what is missing or wrong)\"",
+    r"|[\"']reason[\"']:\s*+[\"'](?:[.\u2026<>\s]++|<[^<>\"]*+>|what is missing or wrong)[\"']",
     regex.IGNORECASE,
 )
 

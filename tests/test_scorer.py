@@ -151,6 +151,8 @@ def test_the_form_that_a_judge_is_shown_is_recognised():
                 read_verdict(line)
             with pytest.raises(ValueError, match="repeats the form"):
                 read_verdict(line.replace("<points>", "7"))
+            with pytest.raises(ValueError, match="repeats the form"):
+                read_verdict("{'reason': '...', 'score': 0}")
             break
     else:
         pytest.fail("no form")
