@@ -40,6 +40,7 @@ P = "You are x."
         ("**Thought**\na\n\n**New prompt**\nYou are x.", "a", P),
         ("> THOUGHT: a\n> PROMPT: You are x.", "a", P),
         ("THOUGHT: a\nSYSTEM PROMPT: You are x.", "a", P),
+        ("THOUGHT: a\n**Improved System Prompt:** You are x.", "a", P),
         ("Sure! Here it is.\nTHOUGHT: a\nPROMPT: You are x.", "a", P),
         ("THOUGHT: the old prompt: too long\nPROMPT: You are x.", "the old prompt: too long", P),
         ("THOUGHT: one\ntwo\nPROMPT: You are x.", "one\ntwo", P),
@@ -106,6 +107,10 @@ def test_a_fenced_prompt_may_speak_of_prompts() -> None:
         ("THOUGHT: a\nPROMPT: Answer as in\n```json\n{", "never ends"),
         ("THOUGHT: a\nPROMPT:\n```\nYou are x. You", "never ends"),
         ("THOUGHT: a\nPROMPT:\n````\nAs in\n```\nx\n```\nand", "never ends"),
+        ("THOUGHT: a\nPROMPT: <prompt>", "words of the form"),
+        ("THOUGHT: a\nPROMPT: [your new system prompt here]", "words of the form"),
+        ("PROMPT: That reply could not be used: it holds more than one.", "words of the form"),
+        ("PROMPT: Reply again with THOUGHT: and PROMPT: only.", "words of the form"),
     ],
 )
 def test_a_reply_without_exactly_one_prompt_is_refused(reply: str, why: str) -> None:

@@ -19,10 +19,11 @@ WORDS = 4  # at least, of a whole reply that may be a prompt
 REFUSAL = re.compile(r"(i'?m |i am )?(sorry|unable)|i (can'?t|cannot|won'?t|will not)\b", re.I)
 ECHO = re.compile(  # words of the agent's message that stand in no prompt of its own
     "complete new system prompt|nothing but the new system prompt|how an answer is scored"
-    "|what you change and why it should score higher|you improve system prompts by experiment"
-    "|write the best system prompt you can|change it where it loses points"
-    "|join what makes each strong|takes another approach than all above"
-    "|remove what may not earn its place|where the leader loses points"
+    "|change and why it should score higher|you improve system prompts by experiment"
+    "|write the best system prompt you can|change it where it loses points|reply again with thought"
+    "|join what makes each strong|another approach than all above|that reply could not be used"
+    "|remove what may not earn its place|the leader loses points|prompt repeats an earlier one"
+    r"|\A(?:(?:an?|here|improved|insert|my|new|revised|system|the|your) )*prompt(?: goes| here)*\Z"
 )
 SHOWN = "Examples:\n\nInput: "
 
@@ -45,7 +46,7 @@ class Proposal:
 # No run of blanks or marks may be cut in two ways: a pattern must be linear in a hostile reply.
 LABEL = r"^[ \t>#*_`]*{}[ \t]*(?:[*_`]+[ \t]*)?(?:[:：][*_]*|$)"
 THOUGHT_LABEL = re.compile(LABEL.format("THOUGHT"), re.IGNORECASE | re.MULTILINE)
-PROMPT_LABEL = re.compile(LABEL.format("(?:SYSTEM |NEW )?PROMPT"), re.IGNORECASE | re.MULTILINE)
+PROMPT_LABEL = re.compile(LABEL.format("(?:(?:NEW|IMPROVED|FINAL|SYSTEM) )*PROMPT"), re.I | re.M)
 FENCED = re.compile(r"\A(`{3,}|~{3,})(?![`~])[^\n`]*\n(.*)(?<=\n)[ \t]*\1[ \t]*(?:\n|\Z)", re.S)
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 QUOTES = ('""', "''", "“”", "«»", "``")
@@ -88,8 +89,7 @@ def _from_json(reply: str) -> str:
 def _unwrapped(prompt: str) -> str:
     """A prompt without the code fence or the quotes that surround the whole of it; raises
     ProposalError where a fence is left open, for then it was cut off."""
-    prompt = prompt.strip()
-    if fence := FENCED.match(prompt):
+    if fence := FENCED.match(prompt := prompt.strip()):
         prompt = fence[2].strip()
     opened: re.Match[str] | None = None
     for found in FENCE.finditer(prompt):
