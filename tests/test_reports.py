@@ -15,6 +15,7 @@ from autoresearch.options import parse_arguments
 from autoresearch.report.reports import Reports, show_report
 from autoresearch.report.terminal import Display
 from autoresearch.search.history import History
+from autoresearch.search.series import open_history
 from tests.test_findings import experiment, morning
 
 RESULTS = Path("results.json")
@@ -144,14 +145,31 @@ def test_a_new_series_renames_what_the_one_before_left(capsys: pytest.CaptureFix
         history = History(series=dances)
         reports.begin(history, results.experiments)
     assert capsys.readouterr().out == (
-        f"of the series before: report.html is now report-{sings[:6]}.html, "
-        f"best-prompt.txt is now best-prompt-{sings[:6]}.txt\n"
+        f"from before the change: best-prompt.txt is now best-prompt-{sings[:6]}.txt, "
+        f"report.html is now report-{sings[:6]}.html\n"
     )
     assert not Path("best-prompt.txt").exists() and not Path("report.html").exists()
     assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
     reports.conclude(history)  # stopped early: nothing of the old task is left as if it were new
     assert not Path("best-prompt.txt").exists()
     assert f'content="{dances[:6]}"' in Path("report.html").read_text()
+
+
+def test_other_criteria_rename_the_best_prompt_by_those_before(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Stopped early, nothing chosen by the old criteria is left as if it were new."""
+    _, sings = recorded("Sing")
+    report()
+    Path("program.md").write_text(Path("program.md").read_text().replace("1-9", "50-90"))
+    program, options = load_program(Path("program.md")), parse_arguments(["--quiet"])
+    reports = Reports(Display(options, program), options)
+    with Results(RESULTS) as results:
+        models = results.experiments[0].models
+        history, _ = open_history(results.experiments, program, models, TEMPERATURES["task"])
+        reports.begin(history, results.experiments)
+    assert not Path("best-prompt.txt").exists() and Path("report.html").exists()
+    assert "Sing: prompt 2" in Path(f"best-prompt-{sings[:6]}.txt").read_text()
 
 
 def test_files_that_do_not_say_whose_they_are_belong_to_the_last_record() -> None:

@@ -39,26 +39,26 @@ class Reports:
         self.next_page = time.monotonic() + 2  # what a page costs is not known yet
 
     def begin(self, history: History, experiments: Sequence[Experiment]) -> None:
-        """What another series left here is named after it, before this one writes its own: whose
-        it is report.html tells, or else the last record."""
+        """Name what another series left after it; whose it is report.html or a record tells."""
         owner, moved = experiments[-1].program if experiments else history.series, []
         with suppress(OSError), self._path("report.html").open("rb") as old:
             if found := MARK.search(old.read(1000)):
                 owner = found[1].decode()
-        if series_name(owner) != series_name(history.series):
-            for path in map(self._path, ("report.html", "best-prompt.txt")):
-                with suppress(OSError):
-                    named = path.with_stem(f"{path.stem}-{series_name(owner)}")
-                    moved.append(f"{path} is now {path.replace(named)}")
-        self.display.tell([f"of the series before: {', '.join(moved)}"] * bool(moved))
+        files = ["best-prompt.txt", "report.html"]
+        if series_name(owner) == series_name(history.series):  # by other criteria the prompt alone
+            files = files[: any(e.criteria != history.criteria for e in history.experiments[-1:])]
+        for path in map(self._path, files):
+            with suppress(OSError):
+                named = path.with_stem(f"{path.stem}-{series_name(owner)}")
+                moved.append(f"{path} is now {path.replace(named)}")
+        self.display.tell([f"from before the change: {', '.join(moved)}"] * bool(moved))
 
     def progress(self, history: History) -> None:
         """The report so far; the page seldom enough to take no more than 1/PAGE_SHARE of time."""
         self.display.report(history)
         if (started := time.monotonic()) >= self.next_page:
             self._page(history, running=True)
-            now = time.monotonic()
-            self.next_page = now + (now - started) * PAGE_SHARE
+            self.next_page = time.monotonic() + (time.monotonic() - started) * PAGE_SHARE
 
     def conclude(self, history: History) -> bool:
         """The last report, whatever ended the run; whether its page could be written."""
