@@ -94,8 +94,9 @@ def _written(key: str) -> re.Pattern[str]:
     """The key as a server may write it: plain, in pieces, in UTF-16 read as bytes, a character as
     an entity or an escape, in hexadecimal, in base64 whatever stands before it."""
     codes = [(re.escape(c), f"{ord(c):02x}", ord(c)) for c in key]
-    one = r"(?:{0}|%(?:25)*{1}|\\(?:u00|x){1}|\\\\?{2:03o}|&#x0*{1};?|&#0*{2};?)[\0\s\u200b]?"
-    forms = ["".join(one.format(*code) for code in codes), "[ :]?".join(code[1] for code in codes)]
+    one = r"(?:{0}|[%=](?:25)*{1}|\\(?:u00|x){1}|\\\\?{2:03o}|&#x0*{1};?|&#0*{2};?)[\0\s\u200b]?"
+    spelt = (one, ""), ("{1}", "(?:, ?|[ :-])?(?:0x)?"), ("{2}", ", ?")
+    forms = [gap.join(form.format(*code) for code in codes) for form, gap in spelt]
     for before in range(3):  # the characters that hold bits of what stands around it are left
         coded = base64.b64encode(b"\0" * before + key.encode()).decode()
         core = coded[-(-before * 8 // 6) : (before + len(key)) * 8 // 6]
@@ -128,9 +129,8 @@ class Exchange:
         }
         chat = root._replace(path=f"{root.path}/chat/completions").geturl()
         models = root._replace(path=f"{root.path}/models").geturl()
-        listing = requests.Request("GET", models, headers, params={"verbose": "true"})
         self._chat = requests.Request("POST", chat, headers).prepare()
-        self._models = listing.prepare()
+        self._models = requests.Request("GET", models, headers, params="verbose=true").prepare()
         local = LOOPBACK.fullmatch(str(root.hostname))
         self._proxies = {} if local else requests.utils.get_environ_proxies(chat)
         self.setting = "HTTPS_PROXY, ALL_PROXY" if self._proxies else f"{prefix}BASE_URL"
