@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from autoresearch.text import visible
 
-FAILURES = 10  # failed jobs in a row that end the night: a weak agent fails half of its own
+FAILURES = 20  # failed jobs in a row that end the night: a weak agent fails at half of them
 AT_ONCE = 8  # calls side by side within one experiment
 STOPPING = (
     b"\nstopping: what runs is ended and recorded first; calls under way may take until "

@@ -353,6 +353,11 @@ def test_the_third_try_asks_for_the_prompt_alone_and_takes_the_whole_reply() -> 
         "THOUGHT: what you change and why it should score higher\nPROMPT: Write the best system "
         "prompt you can for this task.",
         "# How an answer is scored\n- words: 60-120 (weight 2)",
+        "no label, no explanation.",  # these were seen of a model of half a billion parameters
+        "the new system prompt itself",
+        "Prompt #4: score 7.58 (1 samples)",
+        "score 5.87, missed: \"17 sentences\"",
+        "there may not earn its place; keep it as good",
     ],
 )
 def test_a_whole_reply_that_is_no_prompt_of_ones_own_is_refused(last: str) -> None:

@@ -466,13 +466,13 @@ def test_no_fault_of_the_server_becomes_a_score_or_a_text(command, brief_waits):
         assert "simulated fault" not in e.prompt
 
 
-def test_ten_failed_experiments_in_a_row_end_the_run(command):
+def test_twenty_failed_experiments_in_a_row_end_the_run(command):
     refused = Reply(400, {"detail": f"the key {KEY} is not to be seen"})
     with Turning(refused, after=12) as server:
         printed = command("--workers", "1", server=server, code=1)
-        assert re.search(r"^error: 10 experiments in a row failed: 400 bad req", printed.err, re.M)
+        assert re.search(r"^error: 20 experiments in a row failed: 400 bad req", printed.err, re.M)
         assert "== report" in printed.out and "failed: 400 bad request" in printed.out
-        spoilt = records()[-10:]
+        spoilt = records()[-20:]
         assert all(e.score is None and not e.trials and "400" in str(e.error) for e in spoilt)
         assert len({e.iteration for e in spoilt}) == 1  # tried again, never counted
         server.after = 10_000

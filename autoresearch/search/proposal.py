@@ -18,11 +18,12 @@ PAIR = 2_000  # characters of an input and its answer that make an example
 WORDS = 4  # at least, of a whole reply that may be a prompt
 REFUSAL = re.compile(r"(i'?m |i am )?(sorry|unable)|i (can'?t|cannot|won'?t|will not)\b", re.I)
 ECHO = re.compile(  # words of the agent's message that stand in no prompt of its own
-    "complete new system prompt|nothing but the new system prompt|how an answer is scored"
+    "complete new system prompt|new system prompt itself|no label no explanation"
     "|change and why it should score higher|you improve system prompts by experiment"
     "|write the best system prompt you can|change it where it loses points|reply again with thought"
     "|join what makes each strong|another approach than all above|that reply could not be used"
-    "|remove what may not earn its place|the leader loses points|prompt repeats an earlier one"
+    "|may not earn its place|the leader loses points|prompt repeats an earlier one"
+    r"|how an answer is scored|score \d+ \d\d (?:\d+ samples|missed)"
     r"|\A(?:(?:an?|here|improved|insert|my|new|revised|system|the|your) )*prompt(?: goes| here)*\Z"
 )
 SHOWN = "Examples:\n\nInput: "
