@@ -356,7 +356,7 @@ def test_the_third_try_asks_for_the_prompt_alone_and_takes_the_whole_reply() -> 
         "no label, no explanation.",  # these were seen of a model of half a billion parameters
         "the new system prompt itself",
         "Prompt #4: score 7.58 (1 samples)",
-        "score 5.87, missed: \"17 sentences\"",
+        'score 5.87, missed: "17 sentences"',
         "there may not earn its place; keep it as good",
     ],
 )
