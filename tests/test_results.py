@@ -62,8 +62,10 @@ def test_a_missing_file_is_created_as_an_empty_list(path: Path) -> None:
     assert path.read_bytes() == b"[]\n"
 
 
-@pytest.mark.parametrize("empty", [b"", b"\n", b"[]", b"[]\n", b"\xef\xbb\xbf", b" [ ] \r\n"])
-def test_an_empty_file_starts_fresh_without_a_word(path: Path, empty: bytes) -> None:
+@pytest.mark.parametrize("empty", [b"", b"\n", b"[]", b"[]\n", b" [ ] \r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_an_empty_file_starts_fresh_without_a_word(path: Path, empty: bytes, mark: bytes) -> None:
+    empty = mark + empty
     path.write_bytes(empty)
     assert load(path) == []
     assert reopened(path) == ([], [])

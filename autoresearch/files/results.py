@@ -144,7 +144,7 @@ class Results(AbstractContextManager["Results"]):
                     write_whole(aside, [cut], like=self._file)
                     kept += f"; the {len(cut)} bytes after them are in {aside}"
                 self.notices.append(f"{self._path} was cut off and is mended; {kept}")
-            if scan.mendable and scan.rest != end:
+            if scan.mendable and (scan.at, scan.rest) != (whole, end):
                 file.truncate(whole)
                 _overwrite(file, whole, end)
             status, tail = os.fstat(file.fileno()), b"}" * bool(found) + end
