@@ -38,7 +38,7 @@ class SettingError(Exception):
 
 
 def _read(text: str, what: str, kind: Callable[[str], Any], fits: Callable[[Any], bool]) -> Any:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         if fits(value := kind(text)):
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not {what}")

@@ -55,6 +55,11 @@ def test_unset_settings_are_the_shared_ones(monkeypatch: pytest.MonkeyPatch) -> 
     assert found["deadline"] == 180
 
 
+def test_fields_nested_too_deeply_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="NEBIUS_EXTRA_BODY: .* is not a JSON object"):
+        settings(monkeypatch, NEBIUS_EXTRA_BODY='{"a":' + "[" * 5000 + "]" * 5000 + "}")
+
+
 def test_the_time_for_an_answer_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings(monkeypatch, NEBIUS_TIMEOUT="600")["deadline"] == 600
     for wrong in ("soon", "0", "-1", "nan"):
