@@ -466,3 +466,12 @@ def test_utf8_without_a_charset_and_a_byte_order_mark(serve: Serve) -> None:
     body = b"\xef\xbb\xbf" + json.dumps(answer("Zürich"), ensure_ascii=False).encode()
     server = serve(lambda c, n: c.sendall(whole(body=body, headers="Content-Type: text/plain\r\n")))
     assert make(server.url).generate_response("", "x").text == "Zürich"
+
+
+def test_a_refusal_shows_no_control_characters_and_no_long_text(
+    http: responses.RequestsMock,
+) -> None:
+    http.post(CHAT, status=400, json={"error": {"message": "bad\x1b[2J", "param": "\x1b]0;" * 999}})
+    with pytest.raises(APIError) as caught:
+        make().generate_response("s", "u")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 700

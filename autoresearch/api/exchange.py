@@ -251,5 +251,5 @@ def _message(text: str, data: Any) -> tuple[str, str]:
         places = [".".join(re.findall(r"\w+", str(item.get("loc")))) for item in items]
         said = "; ".join(f"{at}: {i.get('msg')}" for at, i in zip(places, items, strict=True))
     said = told(said if isinstance(said, str) else json.dumps(said)) or told(text)
-    param = inner.get("param")
-    return (f"{said} ({param})" if isinstance(param, str) and param not in said else said), code
+    param = told(param) if isinstance(param := inner.get("param"), str) else ""
+    return (f"{said} ({param})" if param not in said else said), code
