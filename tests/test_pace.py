@@ -240,6 +240,17 @@ def test_keeps_just_below_the_limit_that_headers_tell(name: str, latency: float)
     assert night.share_refused <= 0.05
 
 
+@pytest.mark.parametrize("latency", [0.5, 2.0, 10.0])
+@pytest.mark.parametrize("size", [1, 5, 10])
+@pytest.mark.parametrize("rate", [0.5, 1, 10])
+def test_a_small_bucket_with_headers_is_used_in_full(
+    rate: float, size: int, latency: float
+) -> None:
+    night = drive(Bucket(rate, size, latency=latency, headers=True), 128, seconds=1800)
+    assert len(night.answers) / night.seconds > 0.93 * rate
+    assert night.share_refused <= 0.13
+
+
 @pytest.mark.parametrize("latency", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize("name", BUCKETS_AND_WINDOWS)
 def test_learns_the_pace_from_refusals_alone(name: str, latency: float) -> None:

@@ -39,49 +39,72 @@ class Turn:
 
 @dataclass(eq=False)
 class _Pace:
-    """How fast calls to one model may begin. By headers: what is left is spread over the time until
-    the reset, eight times as fast as evenly; when none is left, one call asks after it. By
-    refusals: when 3 of the last 20 calls were refused, at 0.9 of what was answered a second in the
-    last 90. That grows by 1/400 a second and an answer, so that neither chance nor a limit since
-    lifted holds it down for long."""
+    """How fast calls to one model may begin. By headers: never more under way than are left, then a
+    pause until the reset; where every call taken adds the same time to it (a token bucket), until
+    the next token. By refusals: when 3 of the last 20 calls were refused, at 0.9 of what was
+    answered a second in the last 90. That grows by 1/400 a second and an answer, so that neither
+    chance nor a limit since lifted holds it down for long."""
 
+    longest: float  # seconds of a pause, whatever the headers name
     succeeded: bool = False
     began: float = 0.0  # when the last call did
     running: int = 0
-    left: float = math.inf  # calls that headers allow before `resets`, those that run too
+    left: float = math.inf  # calls, those that run too, as headers say; only falls until `resets`
     resets: float = 0.0
+    more: float = 0.0  # when one more may begin though none is left
+    most: float = 0.0  # calls that were ever left
+    each: tuple[float, float] = (math.inf, 0.0)  # least, most seconds that a call adds to the reset
     rate: float = math.inf  # calls a second, as learned
     answers: deque[float] = field(default_factory=deque)  # when
     last: deque[bool] = field(default_factory=lambda: deque(maxlen=20))  # refused or not
 
     def delay(self, now: float) -> float:
-        pause = min(self.resets - self.began, LONGEST_WAIT) / max(1, 8 * (self.left - self.running))
-        return max(0.0, self.began + max(pause, 1 / self.rate) - now)
+        none_left = self.left - self.running < 1
+        return max(0.0, self.more - now if none_left else 0.0, self.began + 1 / self.rate - now)
 
     def begin(self, now: float) -> None:
-        if self.left - self.running < 1:  # the one that asks; its answer is awaited for a while
-            self.resets = now + 5
         self.began, self.running = now, self.running + 1
+        if self.running > self.left:  # let in by the clock; its answer tells how many may follow
+            self.left, (low, high) = self.running, self.each
+            self.more = now + (high if high < 2 * low else 5.0)
 
-    def end(self, now: float, headers: Mapping[str, str], refused: bool) -> None:
+    def end(self, now: float, headers: Mapping[str, str], status: int = 200) -> float:
+        """Takes in how a call ended; seconds of a pause that headers name beyond the longest."""
         self.running -= 1
         left = read_number(headers.get("x-ratelimit-remaining-requests"))
-        reset = _seconds(headers.get("x-ratelimit-reset-requests", ""))
-        self.left = math.inf if left is None or reset is None else left
-        self.resets = now + (reset or 0.0)
-        self.last.append(refused)
+        named = _seconds(headers.get("x-ratelimit-reset-requests", ""))
+        if left is not None and named is not None:
+            self._told(now, left, min(named, self.longest))
+        elif status == 200:
+            self.left = math.inf
+        if status in (200, 429):
+            self.last.append(status == 429)
         seconds = min(now - self.answers[0], 90) if self.answers else 0.0
-        if not refused:
+        if status == 200:
             self.rate *= 1 + (1 + now - self.answers[-1] if self.answers else 1) / 400
             self.answers.append(now)
             while self.answers[0] < now - 90:
                 self.answers.popleft()
-        elif sum(self.last) >= 3 and (len(self.answers) >= 20 or seconds > 60):
+        elif status == 429 and sum(self.last) >= 3 and (len(self.answers) >= 20 or seconds > 60):
             measured = 0.9 * len(self.answers) / max(seconds, 0.1)
             if self.rate == math.inf:  # what was saved up before the first call is no rate
                 self.answers.clear()
             self.rate = min(self.rate, measured)
             self.last.clear()
+        return named if named and left is not None and left < 1 and named > self.longest else 0.0
+
+    def _told(self, now: float, left: float, reset: float) -> None:
+        self.most = max(self.most, left + 1)  # a bucket may hold less than the limit of a minute
+        taken, (low, high) = self.most - left, self.each
+        if taken >= self.most / 4:  # with fewer taken, rounding hides the difference
+            self.each = low, high = min(low, reset / taken), max(high, reset / taken)
+        # Answers overtake each other: before the reset only the lowest number is to be trusted.
+        if now >= self.resets or left <= self.left:
+            self.left, self.resets = left, now + reset
+            if high >= 2 * low:
+                self.more = self.resets
+            elif not now < self.more < now + high:
+                self.more = now + high
 
 
 @dataclass(eq=False)
@@ -94,7 +117,7 @@ class Gate:
     clock: Callable[[], float] = time.monotonic
     stopped: bool = False
     setting: str = "NEBIUS_BASE_URL"
-    paces: dict[str, _Pace] = field(default_factory=lambda: defaultdict(_Pace))  # by model
+    paces: dict[str, _Pace] = field(init=False)  # by model
     _opens: float = 0.0
     _running: set[Turn] = field(default_factory=set)  # since it opened
     _most: float = 4.0  # of them, until the first answer shows how long one takes
@@ -103,6 +126,10 @@ class Gate:
     _over: FatalAPIError | None = None
     _next_line: float = 0.0
     _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        longest = min(LONGEST_WAIT, self.patience)
+        self.paces = defaultdict(lambda: _Pace(longest))
 
     def enter(self, model: str, about: object = None) -> Turn:
         """Waits for a turn; after `stop` raises Interrupted where more than the pace holds it."""
@@ -134,7 +161,7 @@ class Gate:
             self._changed.notify_all()
             now, pace = self.clock(), self.paces[turn.model]
             fit = self.deadline / 2 / max(now - turn.began, 1e-3)  # one by one, into half the time
-            pace.end(now, headers, refused=False)
+            pause = pace.end(now, headers)
             if turn.model and worked and not pace.succeeded:  # the list of models shows nothing
                 self._most = max(self._most, fit)
             pace.succeeded |= worked
@@ -142,16 +169,16 @@ class Gate:
                 self._running.remove(turn)
                 self._row.clear()
                 self._most += 1 if self._most < self._steady else (fit > 1) / self._most
-        if pace.left < 1 and pace.resets - now > LONGEST_WAIT and now >= self._next_line:
+        if pause and now >= self._next_line:
             self._next_line = now + LONGEST_WAIT
-            then = f"trying again in {LONGEST_WAIT:g} s"
-            self.notify(f"the server allows no call for {(pace.resets - now) / 3600:.3g} h: {then}")
+            then = f"trying again in {pace.longest:g} s"
+            self.notify(f"the server allows no call for {pause / 3600:.3g} h: {then}")
 
     def failed(self, turn: Turn, failure: MayPass, attempt: int = 1) -> float:
         """Seconds to wait until the next attempt; raises FatalAPIError when patience is over."""
         with self._changed:
-            now, refused = self.clock(), failure.status == 429
-            self.paces[turn.model].end(now, failure.headers, refused)
+            now = self.clock()
+            self.paces[turn.model].end(now, failure.headers, failure.status)
             if failure.late and self._row:  # a lone one may hang by chance: that is no load
                 self._most = self._steady = max(1.0, min(self._most, len(self._running)) / 2)
             if turn not in self._running:  # was under way when the gate closed: nothing new
@@ -164,7 +191,7 @@ class Gate:
             if general and (failure.setup or len(self._row) >= RUN):
                 self._opens, self._most = now + wait, 1.0
                 self._running.clear()
-                for pace in self.paces.values() if not refused else ():
+                for pace in self.paces.values() if failure.status != 429 else ():
                     pace.answers.clear()  # they say nothing of what the server can do later
             elif (attempt == 1 or failure.alone) and now < self._next_line:
                 return wait
