@@ -256,7 +256,7 @@ def test_a_column_that_was_named_and_is_not_there_is_told(read, tmp_path):
         ),
         (
             minimal("- a => b\n- c", "- equals: {expected}"),
-            "program.md:9: .* there is no answer for 'c'",
+            "program.md:9: .* there is no answer at .*program.md:7",
         ),
     ],
 )

@@ -110,7 +110,9 @@ def load_program(path: Path) -> Program:
     text = read_text(path)
     sections = split_sections(str(path), text)
     listed = (items_under(heading, sections) for heading in ("Inputs", "Held-out inputs"))
-    parts = ([row for item in items for row in read_input(*item, path.parent)] for items in listed)
+    parts = [[row for item in items for row in read_input(*item, path.parent)] for items in listed]
+    asked = [f"at {where}" for where, given in chain(*parts) if given.expected is None]
+    unanswered = "without inputs" if not any(parts) else asked[0] if asked else ""
     (inputs, held_out), repeats = without_repeats(*parts)
     rows = (*held_out, *inputs)
     if by_us := "Held-out inputs" not in sections:
@@ -129,7 +131,9 @@ def load_program(path: Path) -> Program:
         set_aside=len(held_out) * by_us,
         rows=rows,
     )
-    return replace(program, notices=(*repeats, *look_over(program, str(path), sections)))
+    return replace(
+        program, notices=(*repeats, *look_over(program, str(path), sections, unanswered))
+    )
 
 
 def without_repeats(*parts: list[Row]) -> tuple[list[Inputs], list[str]]:
@@ -266,8 +270,9 @@ def read_criterion(where: str, text: str, folder: Path) -> Criterion:
     return Criterion(kind, argument, weight, where, read_text(folder / file, where) if own else "")
 
 
-def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
-    """Refuses what only shows once every section is read, and tells what a person should know."""
+def look_over(program: Program, path: str, sections: Sections, unanswered: str) -> Iterator[str]:
+    """Refuses what only shows once every section is read, and tells what a person should know.
+    `unanswered`: where the first input without an expected answer stands, if there is one."""
     if not program.goal:
         raise ProgramError(f"{path}: no goal; say what you want under '# Goal' at the top")
     if not program.task:
@@ -285,7 +290,6 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
         )
     if program.pool:
         yield f"{len(program.pool)} inputs are never scored: prompts may show them as examples"
-    unanswered = [i for i in program.rows or program.inputs if i.expected is None]
     seen: dict[str, str] = {}
     for c in program.criteria:
         where, first = c.where, seen.setdefault(c.label, c.where)
@@ -297,7 +301,7 @@ def look_over(program: Program, path: str, sections: Sections) -> Iterator[str]:
         if "{expected}" in c.argument and unanswered:
             raise ProgramError(
                 f"{where}: {{expected}} needs '- input => answer' for each, or the column expected"
-                f" of a file; there is no answer for '{short(unanswered[0].text)}'"
+                f" of a file; there is no answer {unanswered}"
             )
 
 
