@@ -475,3 +475,17 @@ def test_without_a_limit_the_pace_costs_nothing() -> None:
     for turn in turns:
         gate.answered(turn, {})
     assert gate.delay("m") == 0
+
+
+@pytest.mark.parametrize("workers", [8, 64])
+@pytest.mark.parametrize("latency", [2.0, 25.0, 80.0, 100.0])
+def test_a_server_that_answers_one_at_a_time_is_not_overrun(latency: float, workers: int) -> None:
+    night = drive(Queue(latency), workers, seconds=8 * 3600)
+    assert len(night.answers) / night.seconds > 0.9 / latency
+    assert len(night.lines) <= 20
+
+
+@pytest.mark.parametrize("latency", [30.0, 100.0, 150.0])
+def test_slow_answers_side_by_side_are_all_begun(latency: float) -> None:
+    night = drive(Server(latency), 64, seconds=7200)
+    assert len(night.answers) / night.seconds > 0.85 * 64 / latency

@@ -121,6 +121,7 @@ class Gate:
     _opens: float = 0.0
     _running: set[Turn] = field(default_factory=set)  # since it opened
     _most: float = 4.0  # of them, until the first answer shows how long one takes
+    _least: float = math.inf  # seconds of the quickest answer
     _steady: float = math.inf  # from here on not each answer lets one more begin, but each round
     _row: list[tuple[float, object]] = field(default_factory=list)  # failures since an answer
     _over: FatalAPIError | None = None
@@ -160,15 +161,22 @@ class Gate:
         with self._changed:
             self._changed.notify_all()
             now, pace = self.clock(), self.paces[turn.model]
-            fit = self.deadline / 2 / max(now - turn.began, 1e-3)  # one by one, into half the time
+            took, half = max(now - turn.began, 1e-3), self.deadline / 2
             pause = pace.end(now, headers)
-            if turn.model and worked and not pace.succeeded:  # the list of models shows nothing
-                self._most = max(self._most, fit)
+            if turn.model and worked:  # the list of models shows nothing
+                if not pace.succeeded:  # as many as one by one take half of the deadline
+                    self._most = max(self._most, half / took)
+                self._least = min(self._least, took)
             pace.succeeded |= worked
             if turn in self._running:
                 self._running.remove(turn)
                 self._row.clear()
-                self._most += 1 if self._most < self._steady else (fit > 1) / self._most
+                if 2 * len(self._running) + 2 <= self._most:
+                    pass  # more would not be made use of
+                elif self._most < self._steady:
+                    self._most += took < max(half, 2 * self._least)  # else they wait in a queue
+                else:
+                    self._most += (took < half) / self._most
         if pause and now >= self._next_line:
             self._next_line = now + LONGEST_WAIT
             then = f"trying again in {pace.longest:g} s"
