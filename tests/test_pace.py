@@ -377,11 +377,6 @@ def test_full_speed_returns_in_minutes_when_a_limit_is_lifted() -> None:
     assert drive(Lifted(1, 10, latency=0.1), 16, calls=4000).seconds < 120 + 600
 
 
-def test_calls_under_way_fall_to_what_a_server_of_one_at_a_time_can_do() -> None:
-    night = drive(Queue(25.0), 24, seconds=4 * 3600)
-    assert len(night.answers) * 25 > 0.88 * night.seconds
-
-
 def test_the_first_answer_of_a_model_tells_how_many_calls_may_be_under_way() -> None:
     now = 0.0
     gate = pace.Gate(1800, 180, lambda line: None, lambda: now)
