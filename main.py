@@ -14,6 +14,7 @@ from functools import partial
 try:
     from agent import propose_experiment
     from autoresearch.api.exchange import APIError, FatalAPIError, Interrupted
+    from autoresearch.api.models import TEMPERATURES
     from autoresearch.check import rehearse
     from autoresearch.criteria import check_criteria, doubts, judge_labels
     from autoresearch.criteria.kind import ScoreError
@@ -61,7 +62,7 @@ def command(options: argparse.Namespace) -> int:
     options.results.unlink(missing_ok=True)  # of an earlier demo
     print(said := "demo: a simulated model, no key, no network; no figure here is about a real one")
     with Simulator(seed=1) as server:  # the whole loop, over HTTP
-        client = Client("none", server.url, dict.fromkeys(("agent", "task", "judge"), MODEL))
+        client = Client("none", server.url, dict.fromkeys(TEMPERATURES, MODEL))
         code = research(options, program, client)
     print(said)
     return code

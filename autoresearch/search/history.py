@@ -88,12 +88,14 @@ class History:
         deterministic: bool = False,
         inherited: str | None = None,
         series: str = "",
+        criteria: str = "",
     ) -> None:
         self.lock = RLock()
         self.held_out = held_out  # None where program.md is not known
         self.deterministic = deterministic
         self.inherited = inherited  # the best prompt of the series before
-        self.series, self.criteria = series, ""  # digests of what is asked, of how it is scored
+        self.series = series  # digest of what is asked,
+        self.criteria = criteria  # and of how it is scored
         self.experiments = list[Experiment]()
         self.proposals = list[Experiment]()  # scored
         self.measured = list[Experiment]()  # scored confirmations and ablations

@@ -115,7 +115,7 @@ def student(groups: Groups, seen: float | None, bounds: Bounds, alpha: float = A
     deviation = max(math.sqrt(squares / (freedom + known)), FLOOR)
     t = t_quantile(freedom + trusted, 1 - alpha / 2)
     half = t * deviation / math.sqrt(len(values))
-    cubes = sum((x - fmean(group)) ** 3 for group in groups for x in group)
+    cubes = sum((x - centre) ** 3 for g in groups if g for centre in [fmean(g)] for x in g)
     tail = (1 + 2 * t * t) / 6 * cubes / (len(values) * deviation) ** 2
     low, high = mean - half + min(tail, 0.0), mean + half + max(tail, 0.0)
     return Interval(mean, max(bounds[0], low), min(bounds[1], high))

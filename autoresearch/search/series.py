@@ -32,9 +32,13 @@ def open_history(
     series = next((e.program for e in reversed(records) if e.program in digests), digests[-1])
     seen = set(searched(e for e in records if e.kind != "baseline"))  # also what is inherited
     held_out = [given.text for given in program.held_out if given.text not in seen]
-    inputs, fixed = [given.text for given in program.inputs], temperature == 0 and judge is None
-    history = History(inputs=inputs, held_out=held_out, deterministic=fixed, series=series)
-    history.criteria = criteria
+    history = History(
+        inputs=[given.text for given in program.inputs],
+        held_out=held_out,
+        deterministic=temperature == 0 and judge is None,
+        series=series,
+        criteria=criteria,
+    )
     before, again, changed = list[Experiment](), 0, False
     for experiment in records:
         asked = experiment.program in digests
